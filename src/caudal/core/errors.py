@@ -1,0 +1,109 @@
+"""Everything that can go wrong for a user, in one tree.
+
+    CaudalError
+    ├── UsageError            wrong arguments, a spec that does not parse, a run folder that is taken
+    ├── DoesNotFit            no plan stays inside the budget
+    ├── DataError             the data cannot be used as it is
+    │   ├── UnreadableFile    not there, not this format, truncated, hostile
+    │   ├── BadPair           image and mask do not belong together
+    │   └── BadValues         no valid pixel, a mask value that is no class, one class alone
+    ├── BadModel              a model file that is not one, or must not be opened
+    ├── DeviceMissing         the device asked for is not here
+    ├── DiskFull              no space left where something had to be written
+    ├── IncompleteOutput      a result did not cover what it had to
+    └── Interrupted           stopped by the user; the checkpoint is on disk
+
+Each error is one sentence with the fact (`message`), one with the mend (`hint`), a stable `code`, and
+the facts themselves as attributes in `facts`. Exit codes belong to `cli/`, HTTP status to `service/`.
+A mistake of ours is an `assert`, not one of these.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class CaudalError(Exception):
+    """An error that a user can act upon: a fact, and the mend."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, hint: str = "", **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class UsageError(CaudalError):
+    """Arguments or a spec that cannot be understood."""
+
+    code = "usage"
+
+
+class DoesNotFit(CaudalError):
+    """No plan stays inside the budget; says the least that would and who holds it."""
+
+    code = "does_not_fit"
+
+
+class DataError(CaudalError):
+    """The data cannot be used as it is."""
+
+    code = "data"
+
+
+class UnreadableFile(DataError):
+    """A file that is missing, truncated, of another format, or hostile."""
+
+    code = "unreadable_file"
+
+    def __init__(self, message: str, hint: str = "", *, path: Path | str, **facts: object) -> None:
+        super().__init__(message, hint, path=str(path), **facts)
+        self.path = Path(path)
+
+
+class BadPair(DataError):
+    """An image and a mask that do not belong together."""
+
+    code = "bad_pair"
+
+
+class BadValues(DataError):
+    """Pixels or classes that nothing can be learned from."""
+
+    code = "bad_values"
+
+
+class BadModel(CaudalError):
+    """A model file that cannot, or must not, be opened."""
+
+    code = "bad_model"
+
+
+class DeviceMissing(CaudalError):
+    """The device asked for is not on this machine."""
+
+    code = "device_missing"
+
+
+class DiskFull(CaudalError):
+    """No space was left where something had to be written."""
+
+    code = "disk_full"
+
+
+class IncompleteOutput(CaudalError):
+    """A result that does not cover what it had to cover."""
+
+    code = "incomplete_output"
+
+
+class Interrupted(CaudalError):
+    """Stopped by the user, with the last checkpoint on disk."""
+
+    code = "interrupted"

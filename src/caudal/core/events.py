@@ -1,0 +1,175 @@
+"""What happens in a run, as typed records: the one stream that every face reads.
+
+The terminal, `events.jsonl`, TensorBoard and the service all listen to the same records; none is told
+anything else. Times are seconds since the epoch; bytes are plain integers; shares lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened; `kind` names it in files."""
+
+    kind: ClassVar[str] = "event"
+    time: float = field(default_factory=time.time, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """A run began, or went on from a checkpoint (`step` > 0)."""
+
+    kind = "run_started"
+    task: str
+    device: str
+    step: int
+    total_steps: int
+    predicted_bytes: dict[str, int]
+    budget_bytes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned(Event):
+    """A pass over the data, before training, went this far."""
+
+    kind = "scanned"
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something that the user should know; the run goes on."""
+
+    kind = "warned"
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone(Event):
+    """An optimizer step. `stall_seconds` is the time it waited for data."""
+
+    kind = "step_done"
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    samples: int
+    step_seconds: float
+    stall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validated(Event):
+    """Scores on the held-out part after an epoch."""
+
+    kind = "validated"
+    step: int
+    epoch: int
+    metrics: dict[str, float | None]
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved(Event):
+    """A checkpoint is on disk, whole and verified."""
+
+    kind = "checkpoint_saved"
+    step: int
+    path: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRead(Event):
+    """Charged bytes of the process tree, and of the device if there is one."""
+
+    kind = "memory_read"
+    ram: int
+    vram: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TileDone(Event):
+    """A raster being predicted went this far."""
+
+    kind = "tile_done"
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded(Event):
+    """A run ended: `succeeded`, `interrupted` or `failed`."""
+
+    kind = "run_ended"
+    outcome: str
+    seconds: float
+    samples_per_second: float | None
+    stall: float | None
+    peak_bytes: dict[str, int]
+    metrics: dict[str, float | None]
+    error: str = ""
+
+
+Sink = Callable[[Event], None]
+
+KINDS: dict[str, type[Event]] = {
+    cls.kind: cls
+    for cls in (
+        RunStarted, Scanned, Warned, StepDone, Validated, CheckpointSaved, MemoryRead, TileDone, RunEnded,
+    )
+}  # fmt: skip
+
+
+class Events:
+    """Passes each event on to everyone who listens, in order."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = list(sinks)
+
+    def listen(self, sink: Sink) -> None:
+        """Let `sink` hear every event from now on."""
+        self._sinks.append(sink)
+
+    def __call__(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink(event)
+
+
+class JsonLines:
+    """Appends each event to a file as one line of JSON, flushed at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(encode(event) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def encode(event: Event) -> str:
+    """One line of JSON, with the kind first."""
+    return json.dumps({"kind": event.kind, **asdict(event)}, ensure_ascii=False)
+
+
+def read(path: Path) -> Iterator[Event]:
+    """The events of a file; a last line that was cut by a kill is left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                record: dict[str, Any] = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            yield KINDS[record.pop("kind")](**record)

@@ -1,0 +1,42 @@
+"""What understands file formats: one file each, behind the contract in `base.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caudal.core.errors import UnreadableFile
+from caudal.core.messages import _
+from caudal.core.registry import Registry
+from caudal.data.readers.base import Reader
+
+READERS = Registry(
+    "reader",
+    "caudal.readers",
+    {
+        "geotiff": "caudal.data.readers.geotiff:GeoTiffReader",
+        "images": "caudal.data.readers.images:ImageReader",
+    },
+)
+
+
+def reader_for(path: Path) -> Reader:
+    """The reader that takes the file's suffix.
+
+    Raises:
+        UnreadableFile: no reader knows the suffix.
+    """
+    suffix = path.suffix.lower()
+    for name in READERS.names():
+        reader: Reader = READERS.get(name)()
+        if suffix in reader.suffixes:
+            return reader
+    raise UnreadableFile(
+        _("{path}: no reader knows “{suffix}” files.").format(path=path, suffix=suffix),
+        _("Use one of: {suffixes}.").format(suffixes=" ".join(known_suffixes())),
+        path=path,
+    )
+
+
+def known_suffixes() -> list[str]:
+    """Every file name suffix that some reader takes, sorted."""
+    return sorted({suffix for name in READERS.names() for suffix in READERS.get(name)().suffixes})
