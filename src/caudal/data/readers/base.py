@@ -124,7 +124,9 @@ class Reader(Protocol):
         ...
 
 
-def check_size(path: Path, height: int, width: int, bands: int, dtype: np.dtype[Any], block: tuple[int, int]) -> None:
+def check_size(
+    path: Path, height: int, width: int, bands: int, dtype: np.dtype[Any], block: tuple[int, int]
+) -> None:
     """Refuse a header whose claims no honest file makes, before anything is allocated for it.
 
     Raises:
@@ -154,6 +156,6 @@ def valid_mask(x_HWC: Array, nodata: float | None) -> npt.NDArray[np.bool_] | No
     if x_HWC.dtype.kind == "f":
         bad = np.isnan(x_HWC).any(axis=2)
     if nodata is not None and not np.isnan(nodata):
-        empty = (x_HWC == nodata).all(axis=2)
+        empty: npt.NDArray[np.bool_] = np.all(x_HWC == nodata, axis=2)
         bad = empty if bad is None else bad | empty
     return None if bad is None or not bad.any() else ~bad

@@ -1,0 +1,28 @@
+"""How far samples are changed. Apart from the change itself, which needs torch."""
+
+from __future__ import annotations
+
+from caudal.core.config import Frozen
+
+
+class Augmentation(Frozen):
+    """How far samples are changed.
+
+    `flips`: the eight symmetries of the square. `zoom`: largest change of scale (0.4: from 1/1.4 to
+    1.4). `turn_degrees`: largest further turn. `gain`, `shift`: largest change of contrast and
+    brightness, in deviations. `mix`: how far bands run into each other. `bend`: largest curvature of
+    the tone curve. All zero and `flips=False` leaves samples alone.
+    """
+
+    flips: bool = True
+    zoom: float = 0.4
+    turn_degrees: float = 15.0
+    gain: float = 0.25
+    shift: float = 0.25
+    mix: float = 0.1
+    bend: float = 0.12
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels have to be drawn anew between the old ones."""
+        return self.zoom > 0 or self.turn_degrees > 0

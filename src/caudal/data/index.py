@@ -1,0 +1,190 @@
+"""What a data set holds, from headers alone: packed columns, no pixel read.
+
+Columns are numpy arrays and names lie in one block of bytes: a list of Python objects costs ten times
+as much and is copied into every process that looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caudal.core.errors import BadPair, BadValues
+from caudal.core.messages import _
+from caudal.data.bands import Layout, layout_of
+from caudal.data.pairs import Pair
+from caudal.data.readers import reader_for
+from caudal.data.readers.base import Header
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Names:
+    """Strings as one block of UTF-8 bytes and the offsets of their ends."""
+
+    blob: npt.NDArray[np.uint8]
+    ends: Ints
+
+    @classmethod
+    def pack(cls, texts: Iterable[str]) -> Names:
+        """Pack strings."""
+        parts = [text.encode("utf-8", "surrogateescape") for text in texts]
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> str:
+        start = self.ends[i - 1] if i else 0
+        return bytes(self.blob[start : self.ends[i]]).decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Index:
+    """The images of a set, in the order of their names.
+
+    Arrays have one entry an image: `height`, `width` and `block` (height, width) in pixels, `layout` a
+    number into `layouts`, `bytes` the size of the file. `warnings` are what the user should know.
+    """
+
+    images: Names
+    masks: Names
+    height: Ints
+    width: Ints
+    block: Ints
+    layout: Ints
+    bytes: Ints
+    layouts: tuple[Layout, ...]
+    band_names: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def bands(self) -> int:
+        """Bands of the model's input."""
+        return len(self.layouts[0].order)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype in which samples wait: the files' own if they agree on a small one, else float32."""
+        kinds = {layout.dtype.newbyteorder("=") for layout in self.layouts}
+        only = kinds.pop()
+        return only if not kinds and only.itemsize <= 4 and only.kind in "uif" else np.dtype(np.float32)
+
+    def image(self, i: int) -> Path:
+        """Path of image i."""
+        return Path(self.images[i])
+
+    def mask(self, i: int) -> Path | None:
+        """Path of the mask of image i, if there is one."""
+        text = self.masks[i]
+        return Path(text) if text else None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all images."""
+        return int((self.height * self.width).sum())
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of all images once decoded."""
+        sizes = np.array([layout.dtype.itemsize * len(layout.order) for layout in self.layouts])
+        return int((self.height * self.width * sizes[self.layout]).sum())
+
+
+def build(pairs: Sequence[Pair], tick: Callable[[int, int], None] = lambda _done, _total: None) -> Index:
+    """Read the headers of every pair and check that they belong together.
+
+    Raises:
+        UnreadableFile: a file cannot be read.
+        BadPair: a mask has another size than its image, or more than one band.
+        DataError: band counts differ.
+    """
+    headers: list[Header] = []
+    layouts: list[Layout] = []
+    number: list[int] = []
+    by_position: list[Path] = []
+    for done, (image, mask) in enumerate(pairs):
+        header = reader_for(image).header(image)
+        first = headers[0] if headers else header
+        layout, blind = layout_of(header, first.band_names, first.bands)
+        if blind:
+            by_position.append(image)
+        if layout not in layouts:
+            layouts.append(layout)
+        number.append(layouts.index(layout))
+        headers.append(header)
+        if mask is not None:
+            _check_pair(header, reader_for(mask).header(mask))
+        tick(done + 1, len(pairs))
+    if not headers:
+        raise BadValues(_("There is no image to learn from."), _("Check the data folder."))
+    return _pack(pairs, headers, number, layouts, by_position)
+
+
+def _check_pair(image: Header, mask: Header) -> None:
+    if (image.height, image.width) != (mask.height, mask.width):
+        raise BadPair(
+            _("The mask {mask} is {mh}×{mw} pixels and its image {image} is {h}×{w}.").format(
+                mask=mask.path, mh=mask.height, mw=mask.width, image=image.path, h=image.height, w=image.width
+            ),
+            _("Write the mask on the image's own grid, or move the pair away."),
+            path=str(mask.path),
+        )
+    if mask.bands != 1:
+        raise BadPair(
+            _("The mask {mask} has {bands} bands, and a mask has one.").format(
+                mask=mask.path, bands=mask.bands
+            ),
+            _("Write class numbers into one band."),
+            path=str(mask.path),
+        )
+
+
+def _pack(
+    pairs: Sequence[Pair],
+    headers: list[Header],
+    number: list[int],
+    layouts: list[Layout],
+    by_position: list[Path],
+) -> Index:
+    warnings = []
+    if len(layouts) > 1:
+        kinds = "; ".join(
+            f"{', '.join(lay.band_names) or _('unnamed')} ({lay.dtype}, "
+            + _("{count} files").format(count=number.count(k))
+            + ")"
+            for k, lay in enumerate(layouts)
+        )
+        warnings.append(
+            _("The files have {n} band layouts, each normalized on its own: {kinds}.").format(
+                n=len(layouts), kinds=kinds
+            )
+        )
+    if by_position:
+        warnings.append(
+            _(
+                "{count} files name their bands otherwise; bands are taken by position (first: {path})."
+            ).format(count=len(by_position), path=by_position[0])
+        )
+    return Index(
+        images=Names.pack(str(image) for image, _mask in pairs),
+        masks=Names.pack(str(mask or "") for _image, mask in pairs),
+        height=np.array([h.height for h in headers], np.int64),
+        width=np.array([h.width for h in headers], np.int64),
+        block=np.array([h.block for h in headers], np.int64),
+        layout=np.array(number, np.int64),
+        bytes=np.array([image.stat().st_size for image, _mask in pairs], np.int64),
+        layouts=tuple(layouts),
+        band_names=headers[0].band_names,
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,223 @@
+"""The stream: batches of patches in a fixed order, decoded by threads into an arena of fixed size.
+
+Flow of a patch: chunk (decoded once, by one thread) → slot in the arena → batch. Slots are granted in
+the order in which the chunks are visited, and there are enough of them that the next batch can always
+be completed (`order.slots_needed`), so the stream cannot wait for itself. The state is the number of
+batches that were handed out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from caudal.core.units import Bytes
+from caudal.data.chunks import Cutter
+from caudal.data.order import EpochOrder, order, origins, slots_needed
+from caudal.data.samples import ChunkReader, cut_patch
+from caudal.memory.arena import Arena, ArenaClosed
+
+_BATCH_BUFFERS = 2  # the batch in use, and the one being put together
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches that belong to one optimizer step; views into the arena, good until the next batch.
+
+    `x_BHWC` in the stream's dtype, `y_BHW` class numbers (uint8), `layout_B` and `sample_B` (int64): the
+    layout of each patch, and its number in the run. `stall_seconds` is how long it was waited for.
+    """
+
+    x_BHWC: npt.NDArray[Any]
+    y_BHW: npt.NDArray[np.uint8]
+    layout_B: npt.NDArray[np.int64]
+    sample_B: npt.NDArray[np.int64]
+    stall_seconds: float
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    """What a stream holds: patches that wait, and the bytes of it all."""
+
+    slots: int
+    patch_bytes: int
+    batch: int
+
+    @classmethod
+    def of(cls, cutter: Cutter, batch: int, open_chunks: int, ahead: int = 2) -> StreamSize:
+        """Enough slots for the order to be kept, and `ahead` batches or one chunk of reading ahead."""
+        per_pixel = cutter.index.dtype.itemsize * cutter.index.bands + 1
+        most = cutter.most_patches
+        slots = slots_needed(most, open_chunks, batch) + max(ahead * batch, most[0])
+        return cls(slots, cutter.patch_px**2 * per_pixel, batch)
+
+    @property
+    def arena_bytes(self) -> Bytes:
+        """What the arena must hold."""
+        buffers = _BATCH_BUFFERS * self.batch * (self.patch_bytes + 4 * 64)
+        return Bytes(self.slots * Arena.size_of(self.patch_bytes) + buffers + 2**16)
+
+
+class PatchStream:
+    """Batches `start` … `stop` of a run, as an iterator. Use it in a `with`, or `close` it."""
+
+    def __init__(
+        self,
+        cutter: Cutter,
+        reader: ChunkReader,
+        arena: Arena,
+        *,
+        batch: int,
+        open_chunks: int,
+        threads: int,
+        stop: int,
+        start: int = 0,
+    ) -> None:
+        self._cutter, self._reader = cutter, reader
+        self._batch, self._open_chunks = batch, open_chunks
+        self._position, self._stop = start, stop
+        side, index = cutter.patch_px, cutter.index
+        self._x_shape = (side, side, index.bands)
+        self._x_bytes = side * side * index.bands * index.dtype.itemsize
+        size = StreamSize.of(cutter, batch, open_chunks)
+        self._slots = arena.slabs(size.slots, size.patch_bytes)
+        self._buffers = itertools.cycle([self._buffer(arena) for _ in range(_BATCH_BUFFERS)])
+        self._orders: dict[int, EpochOrder] = {}
+        self._ready: dict[int, int] = {}  # sample number → slot
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._closed = False
+        self._work = self._visits()
+        self._next_visit = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._decode, name=f"caudal-decode-{k}", daemon=True)
+            for k in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        return self._stop - self._position
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, which is all the state there is."""
+        return {"position": self._position}
+
+    def _buffer(self, arena: Arena) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        x = arena.lease(self._batch * self._x_bytes)
+        y = arena.lease(self._batch * self._x_shape[0] ** 2)
+        return (
+            x.array((self._batch, *self._x_shape), self._cutter.index.dtype),
+            y.array((self._batch, *self._x_shape[:2]), np.uint8),
+        )
+
+    def _order(self, epoch: int) -> EpochOrder:
+        # Called under `_next_visit` alone; the consumer reads what is there already.
+        if epoch not in self._orders:
+            self._orders[epoch] = order(self._cutter, epoch, self._open_chunks)
+            self._orders.pop(epoch - 3, None)
+        return self._orders[epoch]
+
+    def _visits(self) -> Iterator[tuple[EpochOrder, int, npt.NDArray[np.int64]]]:
+        """Each visit that is still needed, with the sample numbers of its patches (-1: not needed)."""
+        per_epoch = self._cutter.samples
+        first, last = self._position * self._batch, self._stop * self._batch
+        for epoch in range(first // per_epoch, -(-last // per_epoch)):
+            laid_out = self._order(epoch)
+            numbers = np.arange(len(laid_out)) + epoch * per_epoch
+            wanted = (numbers >= first) & (numbers < last)
+            # Samples sorted by visit: one slice for each visit, patches in their own order.
+            by_visit = np.lexsort((laid_out.patch, laid_out.visit))
+            ends = np.cumsum(laid_out.chunks.patches)
+            for visit in range(len(laid_out.chunks)):
+                these = by_visit[ends[visit] - laid_out.chunks.patches[visit] : ends[visit]]
+                samples = np.where(wanted[these], numbers[these], -1)
+                if (samples >= 0).any():
+                    yield laid_out, visit, samples
+
+    def _decode(self) -> None:
+        try:
+            while True:
+                with self._next_visit:  # slots are granted in the order of visits, or it could deadlock
+                    item = next(self._work, None)
+                    if item is None:
+                        return
+                    laid_out, visit, samples = item
+                    slots = self._slots.take(int((samples >= 0).sum()))
+                self._fill(laid_out, visit, samples, slots)
+        except ArenaClosed:
+            return
+        except BaseException as error:  # handed to the consumer, who raises it
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
+
+    def _fill(
+        self, laid_out: EpochOrder, visit: int, samples: npt.NDArray[np.int64], slots: list[int]
+    ) -> None:
+        chunks = laid_out.chunks
+        chunk = self._reader.read(int(chunks.image[visit]), chunks.window(visit))
+        rows, cols = origins(self._cutter.seed, laid_out.epoch, chunks, visit, self._cutter.patch_px)
+        layout = int(self._cutter.index.layout[chunks.image[visit]])
+        done = {}
+        free = iter(slots)
+        for row, col, sample in zip(rows, cols, samples, strict=True):
+            if sample >= 0:
+                slot = next(free)
+                x_out, y_out = self._slot_views(slot)
+                cut_patch(chunk, int(row), int(col), x_out, y_out)
+                done[int(sample)] = slot | (layout << 32)
+        with self._changed:
+            self._ready.update(done)
+            self._changed.notify_all()
+
+    def _slot_views(self, slot: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        view = self._slots.view(slot)
+        x = view[: self._x_bytes].view(self._cutter.index.dtype).reshape(self._x_shape)
+        return x, view[self._x_bytes :].reshape(self._x_shape[:2])
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self._position < self._stop:
+            batch = self._next()
+            self._position += 1
+            yield batch
+
+    def _next(self) -> Batch:
+        samples = np.arange(self._position * self._batch, (self._position + 1) * self._batch)
+        began = time.perf_counter()
+        with self._changed:
+            while not all(int(s) in self._ready for s in samples):
+                if self._error:
+                    raise self._error
+                assert not self._closed, "the stream was closed"
+                self._changed.wait()
+            slots = [self._ready.pop(int(s)) for s in samples]
+        stall_seconds = time.perf_counter() - began
+        x, y = next(self._buffers)
+        numbers = [slot & 0xFFFFFFFF for slot in slots]
+        for k, slot in enumerate(numbers):
+            x[k], y[k] = self._slot_views(slot)
+        self._slots.give(numbers)
+        layouts = np.array([slot >> 32 for slot in slots], np.int64)
+        return Batch(x, y, layouts, samples, stall_seconds)
+
+    def close(self) -> None:
+        """Stop the threads and wait for them; safe to call twice."""
+        self._closed = True
+        self._slots.close()
+        for thread in self._threads:
+            thread.join()
+        self._reader.files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

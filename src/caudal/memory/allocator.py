@@ -1,0 +1,28 @@
+"""How the C allocator treats what a model gives back.
+
+glibc hands large blocks back to the system and asks for them again: each step then pays for mapping and
+clearing the same pages. Measured on a U-Net: up to a fifth of a training step and a third of an inference
+is system time. Here blocks up to 32 MiB (the most that glibc allows) stay in the heap, and the heap is
+not trimmed. The peak is the same; what is held between steps is not given back, and the plan counts it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+LARGEST_IN_HEAP_BYTES = 32 * 2**20
+_ARENAS = 2  # one for the model, one for everybody else; each keeps its own freed blocks
+
+
+def settle() -> bool:
+    """Set the allocator up; to be called before much is allocated. False where it is not glibc."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(
+        mallopt(_M_ARENA_MAX, _ARENAS)
+        and mallopt(_M_MMAP_THRESHOLD, LARGEST_IN_HEAP_BYTES)
+        and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    )

@@ -1,0 +1,169 @@
+"""The one region where sample bytes live.
+
+Counting bytes does not enforce a budget: an allocator keeps what it is given back. One region of fixed
+size, mapped once and handed out in leases, does. A lease waits until there is room; a lease larger than
+the whole region can never be granted and is refused at once, so nobody waits for ever on itself.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caudal.core.units import Bytes
+
+ALIGNMENT_BYTES = 64  # a cache line, and what vector loads like
+
+
+class ArenaClosed(Exception):
+    """The arena was closed while somebody waited for a lease."""
+
+
+class ArenaLease:
+    """A piece of the arena; its views must not be used after `release`."""
+
+    def __init__(self, arena: Arena, offset: int, size: int, nbytes: int) -> None:
+        self._arena = arena
+        self._offset = offset
+        self._size = size
+        self.nbytes = nbytes
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> npt.NDArray[Any]:
+        """A view of the lease's first bytes as an array of `shape` and `dtype`."""
+        dtype = np.dtype(dtype)
+        count = int(np.prod(shape))
+        assert count * dtype.itemsize <= self.nbytes, "the view is larger than its lease"
+        flat = np.frombuffer(self._arena._memory, dtype, count, self._offset)
+        return flat.reshape(shape)
+
+    def release(self) -> None:
+        """Hand the piece back."""
+        self._arena._give_back(self._offset, self._size)
+
+
+class Arena:
+    """A region of `capacity` bytes, handed out first-fit. Safe to use from several threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = Bytes(max(capacity, mmap.PAGESIZE))
+        self._memory = mmap.mmap(-1, self.capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._free: list[tuple[int, int]] = [(0, int(self.capacity))]  # (offset, size), by offset
+        self._leased = 0
+        self._peak = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @property
+    def leased(self) -> Bytes:
+        """Bytes handed out now."""
+        return Bytes(self._leased)
+
+    @property
+    def peak(self) -> Bytes:
+        """The most bytes that were handed out at once."""
+        return Bytes(self._peak)
+
+    @staticmethod
+    def size_of(nbytes: int) -> int:
+        """What a lease of `nbytes` really takes."""
+        return -(-max(1, nbytes) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+    def lease(self, nbytes: int) -> ArenaLease:
+        """A piece of `nbytes`, waiting until there is room.
+
+        Raises:
+            ArenaClosed: the arena was closed meanwhile.
+        """
+        size = self.size_of(nbytes)
+        assert size <= self.capacity, f"a lease of {size} bytes can never fit into {self.capacity}"
+        with self._changed:
+            while True:
+                if self._closed:
+                    raise ArenaClosed
+                offset = self._take(size)
+                if offset is not None:
+                    return ArenaLease(self, offset, size, nbytes)
+                self._changed.wait()
+
+    def _take(self, size: int) -> int | None:
+        for index, (offset, room) in enumerate(self._free):
+            if room >= size:
+                self._free[index : index + 1] = [(offset + size, room - size)] if room > size else []
+                self._leased += size
+                self._peak = max(self._peak, self._leased)
+                return offset
+        return None
+
+    def _give_back(self, offset: int, size: int) -> None:
+        with self._changed:
+            index = next((i for i, piece in enumerate(self._free) if piece[0] > offset), len(self._free))
+            self._free.insert(index, (offset, size))
+            self._merge(index)
+            self._merge(index - 1)
+            self._leased -= size
+            self._changed.notify_all()
+
+    def _merge(self, index: int) -> None:
+        if 0 <= index < len(self._free) - 1:
+            (offset, size), (after, more) = self._free[index : index + 2]
+            if offset + size == after:
+                self._free[index : index + 2] = [(offset, size + more)]
+
+    def slabs(self, count: int, nbytes: int) -> Slabs:
+        """One lease cut into `count` equal slabs of `nbytes` each."""
+        return Slabs(self, count, nbytes)
+
+    def close(self) -> None:
+        """Wake everyone who waits, with `ArenaClosed`. The bytes go when the last view does."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Slabs:
+    """Equal pieces of one lease, taken and given back by number: nothing to fragment."""
+
+    def __init__(self, arena: Arena, count: int, nbytes: int) -> None:
+        self._arena = arena
+        self._stride = arena.size_of(nbytes)
+        self._nbytes = nbytes
+        self._lease = arena.lease(self._stride * count)
+        self._free = list(range(count - 1, -1, -1))
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> list[int]:
+        """The numbers of `count` slabs, waiting until all of them are free.
+
+        Raises:
+            ArenaClosed: `close` was called meanwhile.
+        """
+        with self._changed:
+            while len(self._free) < count:
+                if self._arena._closed:
+                    raise ArenaClosed
+                self._changed.wait()
+            if self._arena._closed:
+                raise ArenaClosed
+            taken, self._free[-count:] = self._free[-count:], []
+            return taken
+
+    def give(self, numbers: list[int]) -> None:
+        """Hand slabs back."""
+        with self._changed:
+            self._free.extend(numbers)
+            self._changed.notify_all()
+
+    def view(self, number: int) -> npt.NDArray[np.uint8]:
+        """The bytes of one slab."""
+        whole = self._lease.array((self._lease.nbytes,), np.uint8)
+        return whole[number * self._stride : number * self._stride + self._nbytes]
+
+    def close(self) -> None:
+        """Wake everyone who waits for a slab, with `ArenaClosed`."""
+        self._arena.close()
+        with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,81 @@
+"""From what a probe measured to what a run will hold.
+
+A probe runs real steps of the real model at growing micro-batches and reads the exact peak of each.
+Between two measured sizes the cost is a straight line; past the largest it is that line drawn on. On
+the CPU this holds to a few percent where fused kernels and the allocator make a traced estimate
+err by up to 77 %.
+"""
+
+from __future__ import annotations
+
+from caudal.core.config import Frozen
+from caudal.core.units import Bytes
+
+
+class Step(Frozen):
+    """One measured training step: its peak above `ProbeResult.ready`, by pool, and its time."""
+
+    micro_batch: int
+    ram: Bytes
+    vram: Bytes = Bytes(0)
+    seconds_per_sample: float
+
+
+class Forward(Frozen):
+    """One measured inference of a square tile of `side_px`: its peak above the model alone."""
+
+    side_px: int
+    ram: Bytes
+    vram: Bytes = Bytes(0)
+    seconds: float
+
+
+class ProbeResult(Frozen):
+    """What a throw-away child process measured of a model on this machine.
+
+    `imported` is the interpreter with its libraries; `static` the exact bytes of weights, gradients,
+    optimizer state and averaged weights; `forwards` is empty where inference was not measured.
+    """
+
+    device: str
+    imported: Bytes
+    static: dict[str, int]
+    steps: tuple[Step, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    receptive_field_px: int = 0
+
+    @property
+    def static_bytes(self) -> Bytes:
+        """Bytes that are held whatever the micro-batch."""
+        return Bytes(sum(self.static.values()))
+
+
+def line(points: list[tuple[float, float]], at: float) -> float:
+    """The measured value at `at`, or a straight line through its nearest two neighbours.
+
+    One point alone is taken as proportional. Never below the smallest measured value.
+    """
+    assert points
+    points = sorted(points)
+    for x, y in points:
+        if x == at:
+            return y
+    if len(points) == 1:
+        return points[0][1] * at / points[0][0]
+    right = next((i for i, (x, _y) in enumerate(points) if x > at), len(points) - 1)
+    (x0, y0), (x1, y1) = points[max(right, 1) - 1], points[max(right, 1)]
+    return max(min(y for _x, y in points), y0 + (y1 - y0) * (at - x0) / (x1 - x0))
+
+
+def step_bytes(probe: ProbeResult, micro_batch: int) -> tuple[Bytes, Bytes]:
+    """Predicted peak of a step above the static bytes: (ram, vram)."""
+    ram = line([(s.micro_batch, s.ram) for s in probe.steps], micro_batch)
+    vram = line([(s.micro_batch, s.vram) for s in probe.steps], micro_batch)
+    return Bytes(ram), Bytes(vram)
+
+
+def forward_bytes(forwards: tuple[Forward, ...], area_px: float) -> tuple[Bytes, Bytes]:
+    """Predicted peak of an inference over `area_px` pixels above the model: (ram, vram)."""
+    ram = line([(f.side_px**2, f.ram) for f in forwards], area_px)
+    vram = line([(f.side_px**2, f.vram) for f in forwards], area_px)
+    return Bytes(ram), Bytes(vram)

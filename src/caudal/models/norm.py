@@ -1,0 +1,46 @@
+"""Batch normalization whose statistics do not depend on the micro-batch.
+
+Legend: B batch, G group, C channel, H row, W column.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization over groups of `group` samples, in their order.
+
+    A batch of 16 in groups of 4 gives the same activations and the same running statistics whether it
+    goes through at once or in micro-batches of 4 or 8. Small groups also regularize (“ghost batch
+    normalization”, Hoffer, Hubara and Soudry, "Train longer, generalize better", NeurIPS 2017). At
+    inference it is an affine map, so a tile's output does not depend on what else is in the tile.
+
+    A batch that is no multiple of `group` ends in a smaller group.
+    """
+
+    def __init__(self, channels: int, group: int) -> None:
+        super().__init__(channels)
+        self.group = group
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Normalize; shape and dtype stay."""
+        if not self.training or len(x_BCHW) <= self.group:
+            return super().forward(x_BCHW)
+        assert self.momentum is not None
+        parts = [
+            F.batch_norm(
+                part,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                True,
+                self.momentum,
+                self.eps,
+            )
+            for part in torch.split(x_BCHW, self.group)
+        ]
+        return torch.cat(parts)

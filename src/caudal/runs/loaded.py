@@ -1,0 +1,164 @@
+"""A trained model, ready for use: weights, normalization, classes, and how large its tiles may be."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from caudal.core.errors import DataError
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.classes import Classes
+from caudal.data.normalize import Normalization
+from caudal.data.readers import reader_for
+from caudal.data.readers.base import Header
+from caudal.inference.forward import Forward
+from caudal.memory import allocator, planner, vram
+from caudal.memory.cost import Forward as Measured
+from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.memory.plan import Holder
+from caudal.models import weights
+from caudal.models.fold import folded
+from caudal.runs import assemble
+from caudal.runs.machine import processors
+from caudal.runs.tiling import ENOUGH_BYTES, Tiling, candidates, tiling_bytes
+from caudal.training import precision
+
+_MEASURED_SIDES_PX = (256, 512)
+
+
+@dataclass
+class Loaded:
+    """A model for inference on `device`; `base` is what the process held once it was loaded."""
+
+    model: nn.Module
+    card: weights.ModelCard
+    normalization: Normalization
+    classes: Classes | None
+    device: str
+    base: Bytes
+    forwards: tuple[Measured, ...]
+    warnings: tuple[str, ...]
+
+    def forward(self, layout: int) -> Forward:
+        """The model as a function of a file's values, for files of that layout."""
+        number = precision.choose(self.device, "auto")
+        return Forward(
+            self.model,
+            assemble.probabilities_of(self.card),
+            self.normalization,
+            layout,
+            self.device,
+            number.autocast,
+        )
+
+    def check_bands(self, bands: int, path: object) -> None:
+        """Refuse data with another number of bands.
+
+        Raises:
+            DataError: the counts differ.
+        """
+        if bands != self.card.bands:
+            raise DataError(
+                _("{path} has {found} bands and the model was trained on {wanted}.").format(
+                    path=path, found=bands, wanted=self.card.bands
+                ),
+                _("Use images with the same bands."),
+                path=str(path),
+            )
+
+    def tiling(self, budget: Bytes, path: Path) -> tuple[Tiling, Bytes]:
+        """The tiles for a raster: the fewest forwards a pixel among those that fit; and the whole peak.
+
+        Raises:
+            DoesNotFit: not even the smallest tile fits.
+        """
+        header = reader_for(path).header(path)
+        multiple, context = int(self.model.multiple_px), int(self.model.receptive_field_px)  # type: ignore[arg-type]
+        rows = candidates(context, multiple)
+        fitting = []
+        for tiling in rows:
+            needed = self._needed(tiling, header)
+            if needed <= budget and (needed - self.base <= ENOUGH_BYTES or tiling == rows[-1]):
+                fitting.append((_forwards_a_pixel(tiling, header), -tiling.core_px, tiling, needed))
+        if not fitting:
+            raise planner.refusal(self._holders(rows[-1], header), budget, None)
+        _share, _core, tiling, needed = min(fitting, key=lambda row: row[:2])
+        return tiling, needed
+
+    def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
+        ram, _vram = tiling_bytes(tiling, self.forwards, header, self.card.outputs)
+        scratch = _scratch(tiling, header)
+        return [
+            Holder(name=_("interpreter, libraries, model"), bytes=self.base, exact=False),
+            Holder(name=_("tiles of {side} px").format(side=tiling.side_px), bytes=ram, exact=False),
+            Holder(name=_("decoding"), bytes=scratch, exact=False),
+        ]
+
+    def _needed(self, tiling: Tiling, header: Header) -> Bytes:
+        return planner.total(self._holders(tiling, header), "ram")
+
+
+def _scratch(tiling: Tiling, header: Header) -> Bytes:
+    """Blocks that decoding one tile's part holds beside it."""
+    block_px = header.block[0] * header.block[1]
+    return Bytes(2 * min(block_px, header.height * header.width) * header.pixel_bytes)
+
+
+def _forwards_a_pixel(tiling: Tiling, header: Header) -> float:
+    grid = tiling.grid(header)
+    return sum(tile.read.area_px for tile in grid) / (header.height * header.width)
+
+
+def load_model(path: Path, device: str) -> Loaded:
+    """Load a run's or a model's folder, or a bare `.pt`.
+
+    Raises:
+        BadModel: there is no model that may be opened.
+        DeviceMissing: `device` is not here.
+    """
+    allocator.settle()
+    torch.set_num_threads(processors())
+    where = vram.choose(device)
+    model, card = weights.load(path / "model" if (path / "model").is_dir() else path)
+    warnings = []
+    if card.normalization is None:
+        warnings.append(
+            _("{path} says nothing of normalization: values are used as they are.").format(path=path)
+        )
+        normalization = _plain(card.bands)
+    else:
+        normalization = Normalization.model_validate(card.normalization)
+    classes = Classes.model_validate(card.classes) if card.classes else None
+    loaded = Loaded(folded(model), card, normalization, classes, where, charged_bytes(), (), tuple(warnings))
+    stored = card.memory or {}
+    if stored.get("device") == where and stored.get("forwards"):
+        loaded.forwards = tuple(Measured.model_validate(row) for row in stored["forwards"])
+    else:
+        loaded.forwards = _measure(loaded)
+    return loaded
+
+
+def _plain(bands: int) -> Normalization:
+    return Normalization(
+        layouts=((),), order=(tuple(range(bands)),), offset=((0.0,) * bands,), scale=((1.0,) * bands,)
+    )
+
+
+def _measure(loaded: Loaded) -> tuple[Measured, ...]:
+    """Two small real inferences, for a model that was not measured on this kind of device."""
+    forward, meter, ready, found = loaded.forward(0), PeakMeter(), charged_bytes(), []
+    for side in _MEASURED_SIDES_PX:
+        x_NHWC = np.zeros((1, side, side, loaded.card.bands), np.uint8)
+        meter.reset()
+        began = time.perf_counter()
+        forward(x_NHWC, None)
+        seconds = time.perf_counter() - began
+        ram = Bytes(max(1, meter.peak() - ready))
+        found.append(Measured(side_px=side, ram=ram, vram=Bytes(vram.peak() or 0), seconds=seconds))
+    return tuple(found)

@@ -1,0 +1,36 @@
+"""What a run may use of this machine: processors, budgets."""
+
+from __future__ import annotations
+
+import os
+
+from caudal.core.errors import UsageError
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.memory.limits import DEFAULT_SHARE, Limit, ram_limits
+
+
+def processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def ram_budget(asked: Bytes | None) -> Bytes:
+    """The RAM budget asked for, or 80 % of the smallest limit that this process is under.
+
+    Raises:
+        UsageError: more was asked for than the machine or the container has.
+    """
+    known = [limit for limit in ram_limits() if limit.bytes is not None]
+    least = min(known, key=lambda limit: int(limit.bytes or 0), default=Limit("none", None))
+    if asked is None:
+        assert least.bytes is not None, "no meter shows how much memory there is; give --ram"
+        return Bytes(least.bytes * DEFAULT_SHARE)
+    if least.bytes is not None and asked > least.bytes:
+        raise UsageError(
+            _("--ram asks for {asked}, and the limit “{name}” is {limit}.").format(
+                asked=asked, name=least.name, limit=least.bytes
+            ),
+            _("Ask for no more than that."),
+        )
+    return asked

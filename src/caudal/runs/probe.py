@@ -1,0 +1,227 @@
+"""A throw-away child process that runs a few real steps and says what they took.
+
+`python -m caudal.runs.probe` reads a request as JSON from standard input and writes the answer as the
+last line of its standard output. It is a child so that what it allocates is gone afterwards: an
+allocator that was stretched once stays stretched.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from caudal.core.config import Frozen
+from caudal.core.errors import CaudalError, DeviceMissing, DoesNotFit, UsageError
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.readers import READERS
+from caudal.data.stream import Batch
+from caudal.memory import allocator, vram
+from caudal.memory.cost import Forward, ProbeResult, Step, line
+from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.runs.spec import RunSpec
+
+OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
+FORWARD_SIDES_PX = (256, 512)
+# The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
+LEAST_RAM = Bytes(160 * 2**20)
+
+_ERRORS: dict[str, type[CaudalError]] = {e.code: e for e in (DeviceMissing, DoesNotFit, UsageError)}
+
+
+class ProbeRequest(Frozen):
+    """What to measure: a spec, the data's bands and dtype, the patch, micro-batches in growing order."""
+
+    spec: RunSpec
+    bands: int
+    dtype: str
+    patch_px: int
+    micro_batches: tuple[int, ...]
+    ram: Bytes
+    threads: int
+
+
+def ask(request: ProbeRequest) -> ProbeResult:
+    """Run the probe in a child process and wait for it.
+
+    Raises:
+        DoesNotFit: the child was killed, or the budget is below what the interpreter takes.
+        DeviceMissing, UsageError: as the child found.
+    """
+    if request.ram < LEAST_RAM:
+        raise _too_small(request.ram, LEAST_RAM)
+    child = subprocess.run(
+        [sys.executable, "-m", "caudal.runs.probe"],
+        input=request.model_dump_json(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode == -signal.SIGKILL:
+        raise _too_small(request.ram, Bytes(request.ram + 1))
+    assert child.returncode == 0, f"the probe failed:\n{child.stderr}"
+    answer = json.loads(child.stdout.splitlines()[-1])
+    if "error" in answer:
+        error = answer["error"]
+        raise _ERRORS[error["code"]](error["message"], error["hint"])
+    return ProbeResult.model_validate(answer)
+
+
+def _too_small(budget: Bytes, least: Bytes) -> DoesNotFit:
+    return DoesNotFit(
+        _("The budget of {budget} is less than the interpreter and its libraries take: {least}.").format(
+            budget=budget, least=least
+        ),
+        _("Give --ram 512MiB or more."),
+        pool="ram",
+        needed=int(least),
+        budget=int(budget),
+    )
+
+
+def main() -> None:
+    """The child: measure, and write the answer."""
+    allocator.settle()
+    request = ProbeRequest.model_validate_json(sys.stdin.read())
+    try:
+        answer: dict[str, Any] = measure(request).model_dump(mode="json")
+    except CaudalError as error:
+        answer = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+    print(json.dumps(answer))
+
+
+def measure(request: ProbeRequest) -> ProbeResult:
+    """Measure in this process. Imports what a run imports, so that its base is the run's base."""
+    import rich.progress  # noqa: F401 - a run draws with it
+    import torch
+    from torch.utils.tensorboard import SummaryWriter  # noqa: F401
+
+    from caudal.data.normalize import Normalization
+    from caudal.runs import assemble
+    from caudal.training import precision as precisions
+
+    for name in READERS.names():
+        READERS.get(name)
+    device = vram.choose(request.spec.device)
+    torch.set_num_threads(request.threads)
+    meter = PeakMeter()
+    imported = charged_bytes()
+    precision = precisions.choose(device, request.spec.training.precision)
+    names = tuple(map(str, range(OUTPUTS)))
+    task = assemble.make_task(request.spec, names)
+    model = assemble.make_model(request.spec, request.bands, OUTPUTS, device)
+    flat = ((0.0,) * request.bands,)
+    normalization = Normalization(
+        layouts=((),), order=(tuple(range(request.bands)),), offset=flat, scale=((1e-3,) * request.bands,)
+    )
+    stepper, average = assemble.make_stepper(request.spec, task, model, normalization, precision, 1)
+    static = _static_bytes(model, average.model)
+    # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
+    forwards = _measure_forwards(request, model, task, normalization, precision, meter)
+    steps: list[Step] = []
+    for size in request.micro_batches:
+        if len(steps) >= 2 and _would_not_fit(steps, size, request.ram - imported - sum(static.values())):
+            break
+        stepper.micro_batch = size
+        batch = _batch(request, min(2 * size, max(request.micro_batches)))
+        steps.append(_measure_step(stepper, average, batch, size, meter, imported, static, device))
+    return ProbeResult(
+        device=device,
+        imported=imported,
+        static=static,
+        steps=tuple(steps),
+        forwards=forwards,
+        receptive_field_px=int(model.receptive_field_px),  # type: ignore[arg-type]
+    )
+
+
+def _static_bytes(model: Any, average: Any) -> dict[str, int]:
+    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    learned = sum(p.numel() * p.element_size() for p in model.parameters())
+    return {
+        "weights": weights,
+        "averaged weights": 0 if average is model else weights,
+        "gradients": learned,
+        "optimizer": 2 * learned,
+    }
+
+
+def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
+    return line([(step.micro_batch, step.ram) for step in steps], size) > room
+
+
+def _batch(request: ProbeRequest, size: int) -> Batch:
+    draw = np.random.default_rng(0)
+    side, dtype = request.patch_px, np.dtype(request.dtype)
+    x_BHWC = draw.integers(0, 120, (size, side, side, request.bands)).astype(dtype)
+    y_BHW = draw.integers(0, OUTPUTS, (size, side, side)).astype(np.uint8)
+    return Batch(x_BHWC, y_BHW, np.zeros(size, np.int64), np.arange(size), 0.0)
+
+
+def _measure_step(
+    stepper: Any,
+    average: Any,
+    batch: Batch,
+    size: int,
+    meter: PeakMeter,
+    imported: Bytes,
+    static: dict[str, int],
+    device: str,
+) -> Step:
+    meter.reset()
+    seconds = []
+    for number in range(3):
+        began = time.perf_counter()
+        stepper.run(batch, 1e-4)
+        average.update(stepper.model, number)
+        seconds.append(time.perf_counter() - began)
+    held = sum(static.values())
+    on_device = vram.peak() if device == "cuda" else None
+    return Step(
+        micro_batch=size,
+        ram=Bytes(max(0, meter.peak() - imported - (held if device == "cpu" else 0))),
+        vram=Bytes(max(0, (on_device or held) - held)),
+        seconds_per_sample=min(seconds[1:]) / len(batch.sample_B),
+    )
+
+
+def _measure_forwards(
+    request: ProbeRequest,
+    model: Any,
+    task: Any,
+    normalization: Any,
+    precision: Any,
+    meter: PeakMeter,
+) -> tuple[Forward, ...]:
+    from caudal.inference.forward import Forward as Infer
+
+    device, ready = precision.device, charged_bytes()
+    infer = Infer(model, task.probabilities, normalization, 0, device, precision.autocast)
+    found = []
+    for side in FORWARD_SIDES_PX:
+        x_NHWC = np.zeros((1, side, side, request.bands), request.dtype)
+        meter.reset()
+        before = vram.peak() if device == "cuda" else None
+        began = time.perf_counter()
+        infer(x_NHWC, None)
+        seconds = time.perf_counter() - began
+        on_device = (vram.peak() or 0) - (before or 0) if device == "cuda" else 0
+        found.append(
+            Forward(
+                side_px=side,
+                ram=Bytes(max(0, meter.peak() - ready)),
+                vram=Bytes(max(0, on_device)),
+                seconds=seconds,
+            )
+        )
+    return tuple(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`evaluate`: a trained model's scores on images with masks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from caudal.core.errors import BadModel
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.bands import Layout
+from caudal.data.index import Index, build
+from caudal.data.pairs import find_pairs
+from caudal.data.paths import local_path
+from caudal.memory.meters import Watch
+from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.machine import ram_budget
+from caudal.runs.result import Result
+from caudal.runs.scoring import score_images
+from caudal.runs.verbs.train import make_reader
+from caudal.tasks import TASKS
+
+
+def evaluate(
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    *,
+    masks: str | Path | Sequence[str | Path] = (),
+    ram: str | int | None = None,
+    device: str | None = None,
+    tick: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Result:
+    """Score the model of `run` (a run or a model folder) on the images of `data`, each as a whole.
+
+    Raises:
+        BadModel: there is no model, or it says nothing of its classes.
+        DataError: images and masks do not belong together, or cannot be read.
+        DoesNotFit: not even the smallest tile fits into `ram`.
+    """
+    began = time.monotonic()
+    budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
+    with Watch() as watch:
+        loaded = load_model(Path(run), device or "auto")
+        if loaded.classes is None:
+            raise BadModel(
+                _("{path} does not say what its classes are, so it cannot be scored.").format(path=run),
+                _("Use a model that `caudal train` wrote."),
+            )
+        images = [data] if isinstance(data, str | Path) else list(data)
+        folders = [masks] if isinstance(masks, str | Path) else list(masks)
+        pairs = find_pairs([local_path(str(p)) for p in images], [local_path(str(p)) for p in folders])
+        index = build(pairs, tick)
+        loaded.check_bands(index.bands, index.images[0])
+        widest = max(range(len(index)), key=lambda i: int(index.width[i] * index.height[i]))
+        tiling, predicted = loaded.tiling(budget, index.image(widest))
+        names = tuple(str(value) for value in loaded.classes.values)
+        scorer = TASKS.get(loaded.card.task)(names).scorer()
+        reader = make_reader(index, loaded.classes, loaded.normalization)
+        numbers = _layout_numbers(index, loaded)
+        score_images(
+            index,
+            range(len(index)),
+            reader,
+            lambda layout: loaded.forward(numbers[layout]),
+            tiling,
+            loaded.card.outputs,
+            scorer,
+            None,
+            tick,
+        )
+        reader.files.close()
+    return Result(
+        verb="evaluate",
+        run=str(run),
+        metrics=scorer.result(),
+        budget_bytes={"ram": int(budget), "vram": 0},
+        predicted_bytes={"ram": int(predicted), "vram": 0},
+        peak_bytes={"ram": int(watch.peak), "vram": 0},
+        seconds=time.monotonic() - began,
+        warnings=(*index.warnings, *loaded.warnings, *scorer.warnings()),
+    )
+
+
+def _layout_numbers(index: Index, loaded: Loaded) -> list[int]:
+    """The model's layout for each layout of the data."""
+
+    def number(layout: Layout) -> int:
+        return loaded.normalization.layout_for(layout.band_names)
+
+    return [number(layout) for layout in index.layouts]

@@ -1,0 +1,218 @@
+"""`plan`: what a run will hold, before anything of it is loaded. Headers are read, no pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caudal.core.errors import UsageError
+from caudal.core.messages import _
+from caudal.core.units import MIB, Bytes
+from caudal.data.chunks import Cutter
+from caudal.data.index import Index, build
+from caudal.data.pairs import find_pairs
+from caudal.data.paths import local_path
+from caudal.data.split import Split, split
+from caudal.data.stream import StreamSize
+from caudal.memory import cost, planner
+from caudal.memory.cost import ProbeResult
+from caudal.memory.levers.micro_batch import MicroBatch
+from caudal.memory.levers.shuffle_bytes import ShuffleBytes
+from caudal.memory.meters import charged_bytes
+from caudal.memory.plan import Holder
+from caudal.runs.machine import processors, ram_budget
+from caudal.runs.plan import DataFacts, TrainPlan
+from caudal.runs.probe import ProbeRequest, ask
+from caudal.runs.spec import RunSpec
+from caudal.tasks import TASKS
+
+Tick = Callable[[int, int], None]
+
+# A chunk is decoded, brought to its dtype and order, and its holes are filled: each may be a copy.
+_CHUNK_COPIES = 2.5
+_OPEN_AND_CACHED = Bytes(8 * MIB)  # file headers, event queues, curves: measured, and small
+
+
+def make_spec(
+    task: str,
+    data: str | Path | Sequence[str | Path],
+    masks: str | Path | Sequence[str | Path] = (),
+    **settings: Any,
+) -> RunSpec:
+    """A spec from what is given on a command line; `settings` are further keys of `RunSpec`.
+
+    Raises:
+        UsageError: a wrong key or value.
+    """
+    images = [data] if isinstance(data, str | Path) else list(data)
+    folders = [masks] if isinstance(masks, str | Path) else list(masks)
+    values = {
+        "task": task,
+        "data": {
+            "images": [str(local_path(str(path)).resolve()) for path in images],
+            "masks": [str(local_path(str(path)).resolve()) for path in folders],
+        },
+        **{key: value for key, value in settings.items() if value is not None},
+    }
+    return RunSpec.make(values)
+
+
+def plan(
+    task: str | RunSpec,
+    data: str | Path | Sequence[str | Path] = (),
+    *,
+    masks: str | Path | Sequence[str | Path] = (),
+    ram: str | int | None = None,
+    vram: str | int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    tick: Tick = lambda _done, _total: None,
+) -> TrainPlan:
+    """Plan a training run, from a task and its data or from a whole spec.
+
+    Raises:
+        DoesNotFit: no plan stays inside the budget; nothing of the data but headers was read.
+        DataError: the files do not belong together, or cannot be read.
+        DeviceMissing: `device` is not here.
+        UsageError: a wrong argument.
+    """
+    if isinstance(task, RunSpec):
+        free = {"ram": ram and Bytes.parse(ram), "vram": vram and Bytes.parse(vram)}
+        spec = task.model_copy(update={key: value for key, value in free.items() if value is not None})
+    else:
+        spec = make_spec(task, data, masks, ram=ram, vram=vram, device=device, seed=seed)
+    return plan_spec(spec, tick)
+
+
+def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPlan:
+    """Plan a spec; see `plan`."""
+    TASKS.get(spec.task)
+    ram = ram_budget(spec.ram)
+    index, parts = open_data(spec, tick)
+    patch_px = spec.data.patch_px or choose_patch(index)
+    batch, threads = spec.training.batch, processors()
+    group = int(spec.model.config.get("group", 4))
+    micro_batch = MicroBatch(batch, group)
+    parent = charged_bytes()
+    probe = ask(
+        ProbeRequest(
+            spec=spec,
+            bands=index.bands,
+            dtype=str(index.dtype),
+            patch_px=patch_px,
+            micro_batches=tuple(sorted(micro_batch.positions())),
+            ram=ram,
+            threads=threads,
+        )
+    )
+    cutter = make_cutter(spec, index, parts, patch_px)
+    shuffle = ShuffleBytes(min(spec.data.open_chunks, max(2, len(cutter.most_patches))))
+    vram = spec.vram if probe.device == "cuda" else None
+
+    def holders(size: int, open_chunks: int) -> list[Holder]:
+        stream = StreamSize.of(cutter, batch, open_chunks)
+        return training_holders(probe, size, stream, cutter, spec.data.threads, parent, index)
+
+    rates = {step.micro_batch: step.seconds_per_sample for step in probe.steps}
+
+    def seconds_per_sample(size: int) -> float:
+        return rates.get(size) or min(rates.values())
+
+    memory, size, open_chunks = planner.plan_training(
+        ram, vram, holders, micro_batch, shuffle, seconds_per_sample
+    )
+    seconds = spec.training.steps * batch * seconds_per_sample(size)
+    return TrainPlan(
+        spec=spec,
+        device=probe.device,
+        precision=spec.training.precision,
+        patch_px=patch_px,
+        micro_batch=size,
+        open_chunks=open_chunks,
+        arena=StreamSize.of(cutter, batch, open_chunks).arena_bytes,
+        compute_threads=threads,
+        memory=memory,
+        probe=probe,
+        facts=_facts(index, parts, cutter),
+        seconds=seconds,
+        samples_per_second=1 / seconds_per_sample(size),
+        train=parts.train,
+        held_out=parts.held_out,
+        warnings=(*index.warnings, *parts.warnings),
+    )
+
+
+def open_data(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> tuple[Index, Split]:
+    """Index and split of a spec's data, from headers alone."""
+    pairs = find_pairs([Path(p) for p in spec.data.images], [Path(p) for p in spec.data.masks])
+    index = build(pairs, tick)
+    if spec.split.fold >= spec.split.folds:
+        raise UsageError(
+            _("split.fold is {fold} and there are {folds} folds.").format(
+                fold=spec.split.fold, folds=spec.split.folds
+            ),
+            _("Folds are counted from 0."),
+        )
+    return index, split(index, spec.seed, spec.split.folds, spec.split.fold, spec.split.group)
+
+
+def make_cutter(spec: RunSpec, index: Index, parts: Split, patch_px: int) -> Cutter:
+    """What cuts the training images into chunks and patches."""
+    return Cutter(index, parts.train, patch_px, spec.seed, spec.data.density)
+
+
+def choose_patch(index: Index) -> int:
+    """A patch that most images hold about twice a side, between 64 and 128 pixels, a multiple of 32."""
+    side = float(np.median(np.minimum(index.height, index.width)))
+    return int(min(128, max(64, side / 1.75 // 32 * 32)))
+
+
+def training_holders(
+    probe: ProbeResult,
+    micro_batch: int,
+    stream: StreamSize,
+    cutter: Cutter,
+    threads: int,
+    parent: int,
+    index: Index,
+) -> list[Holder]:
+    """Every holder of bytes of a training run; its sum is the predicted peak."""
+    ram, vram = cost.step_bytes(probe, micro_batch)
+    on_device = probe.device == "cuda"
+    # The probe's own base begins where an interpreter with nothing but the data rooms stands.
+    host = [
+        Holder(name=_("interpreter and libraries"), bytes=Bytes(max(probe.imported, parent)), exact=False),
+        *(
+            Holder(name=_(name), bytes=Bytes(held), pool="vram" if on_device else "ram")
+            for name, held in probe.static.items()
+            if held
+        ),
+        Holder(name=_("activations and workspace"), bytes=ram, exact=False),
+        Holder(name=_("samples (arena)"), bytes=stream.arena_bytes),
+        Holder(name=_("decoding"), bytes=Bytes(threads * cutter.largest_bytes * _CHUNK_COPIES), exact=False),
+        Holder(name=_("index, files, curves"), bytes=Bytes(_OPEN_AND_CACHED + 64 * len(index)), exact=False),
+    ]
+    if on_device:
+        host.append(Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False))
+    return host
+
+
+def _facts(index: Index, parts: Split, cutter: Cutter) -> DataFacts:
+    areas = index.height * index.width
+    small, large = int(np.argmin(areas)), int(np.argmax(areas))
+    return DataFacts(
+        images=len(index),
+        held_out=len(parts.held_out),
+        bands=index.bands,
+        dtype=", ".join(sorted({str(layout.dtype) for layout in index.layouts})),
+        band_names=index.band_names,
+        smallest_px=(int(index.height[small]), int(index.width[small])),
+        largest_px=(int(index.height[large]), int(index.width[large])),
+        decoded=Bytes(index.decoded_bytes),
+        on_disk=Bytes(int(index.bytes.sum())),
+        samples_per_epoch=cutter.samples,
+        block_px=(int(index.block[large][0]), int(index.block[large][1])),
+    )

@@ -1,0 +1,145 @@
+"""`predict`: a raster of any size, or a folder of images, through a trained model, in flat memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from caudal.core.errors import UsageError
+from caudal.core.events import Sink
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.pairs import images_in
+from caudal.data.paths import local_path
+from caudal.data.readers import reader_for
+from caudal.inference.encode import Output
+from caudal.inference.mosaic import Georeference
+from caudal.inference.predict import PredictionSummary, predict_raster
+from caudal.memory.meters import Watch
+from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.machine import ram_budget
+from caudal.runs.result import Result
+
+_DECODE_THREADS = 1  # decoding takes a hundredth of the model's time
+
+
+def predict(
+    run: str | Path,
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    ram: str | int | None = None,
+    device: str | None = None,
+    scores: bool = False,
+    average_d4: bool = False,
+    listeners: Sequence[Sink] = (),
+) -> Result:
+    """Write a class map (or, with `scores`, a probability for each class) of each input as a COG.
+
+    One input is written to the file `out`; several, or a folder, into the folder `out` under their own
+    names. `average_d4` averages over the eight symmetries of the square, at eight times the cost.
+
+    Raises:
+        BadModel: there is no model that may be opened.
+        DataError: an input cannot be read or has other bands.
+        DoesNotFit: not even the smallest tile fits into `ram`.
+        DiskFull: no space; nothing is left under the output's name.
+        IncompleteOutput: a valid pixel got no prediction.
+        UsageError: an output would overwrite an input.
+    """
+    began = time.monotonic()
+    budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    roots = [local_path(str(path)) for path in given]
+    paths = [path for root in roots for path in images_in(root)]
+    target = local_path(str(out))
+    single = len(paths) == 1 and not roots[0].is_dir() and not target.is_dir()
+    outputs = [target] if single else _names(paths, target)
+    if overwritten := {p.resolve() for p in paths} & {p.resolve() for p in outputs}:
+        raise UsageError(
+            _("{path} is an input; it would be overwritten.").format(path=overwritten.pop()),
+            _("Choose another output with -o."),
+        )
+    with Watch() as watch:
+        loaded = load_model(Path(run), device or "auto")
+        warnings, predicted, pixels, seconds = list(loaded.warnings), 0, 0, 0.0
+        coverage: list[float] = []
+        for path, output in zip(paths, outputs, strict=True):
+            summary, needed = _predict_one(
+                loaded, path, output, budget, scores, average_d4, listeners, warnings
+            )
+            predicted = max(predicted, needed)
+            pixels += summary.total_px
+            seconds += summary.seconds
+            coverage.append(summary.predicted_px / summary.valid_px if summary.valid_px else 1.0)
+    return Result(
+        verb="predict",
+        run=str(run),
+        output=str(target),
+        metrics={
+            "coverage": min(coverage),
+            "megapixels": pixels / 1e6,
+            "megapixels_per_second": pixels / 1e6 / max(seconds, 1e-9),
+        },
+        budget_bytes={"ram": int(budget), "vram": 0},
+        predicted_bytes={"ram": int(predicted), "vram": 0},
+        peak_bytes={"ram": int(watch.peak), "vram": 0},
+        seconds=time.monotonic() - began,
+        warnings=tuple(warnings),
+    )
+
+
+def _names(paths: list[Path], folder: Path) -> list[Path]:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            _("{path} is a file, and several inputs need a folder.").format(path=folder),
+            _("Give a folder with -o."),
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [folder / f"{path.stem}.tif" for path in paths]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(
+            _("Two inputs would be written to {path}.").format(path=twice.pop()),
+            _("Predict them one by one."),
+        )
+    return names
+
+
+def _predict_one(
+    loaded: Loaded,
+    path: Path,
+    out: Path,
+    budget: Bytes,
+    scores: bool,
+    average_d4: bool,
+    listeners: Sequence[Sink],
+    warnings: list[str],
+) -> tuple[PredictionSummary, Bytes]:
+    with reader_for(path).open(path) as source:
+        header = source.header
+        loaded.check_bands(header.bands, path)
+        tiling, needed = loaded.tiling(budget, path)
+        number = loaded.normalization.layout_for(header.band_names)
+        values = loaded.classes.values if loaded.classes else range(loaded.card.outputs)
+        kind: Literal["classes", "scores"] = "scores" if scores else "classes"
+
+        def tell(event: object) -> None:
+            for sink in listeners:
+                sink(event)  # type: ignore[arg-type]
+
+        summary = predict_raster(
+            source,
+            loaded.forward(number),
+            out,
+            tiling.grid(header),
+            Output(tuple(str(value) for value in values), kind=kind),
+            threads=_DECODE_THREADS,
+            average_d4=average_d4,
+            georeference=Georeference.of(path),
+            events=tell,
+        )
+    warnings += [f"{path}: {tile.reason}" for tile in summary.failed]
+    return summary, needed

@@ -1,0 +1,416 @@
+"""`train`: from a plan to a model, inside the plan. An unfinished run goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from caudal.core.errors import BadValues, Interrupted, UsageError
+from caudal.core.events import (
+    Events,
+    JsonLines,
+    MemoryRead,
+    RunEnded,
+    RunStarted,
+    Scanned,
+    Sink,
+    StepDone,
+    Warned,
+)
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.classes import Classes, infer
+from caudal.data.index import Index
+from caudal.data.normalize import Normalization
+from caudal.data.samples import ChunkReader, OpenFiles
+from caudal.data.scan import scan
+from caudal.data.split import Split
+from caudal.data.stream import PatchStream
+from caudal.inference.forward import Forward
+from caudal.memory import allocator, vram
+from caudal.memory.arena import Arena
+from caudal.memory.budget import Budget
+from caudal.memory.meters import Watch
+from caudal.models import weights
+from caudal.models.fold import folded
+from caudal.runs import assemble
+from caudal.runs.folder import RunFolder
+from caudal.runs.plan import TrainPlan
+from caudal.runs.result import Result
+from caudal.runs.scoring import choose_views, score_images, score_views
+from caudal.runs.spec import RunSpec
+from caudal.runs.tensorboard import Curves
+from caudal.runs.tiling import Tiling, candidates
+from caudal.runs.verbs.plan import make_cutter, open_data, plan
+from caudal.runs.verbs.report import report
+from caudal.tasks.base import Metrics
+from caudal.training import checkpoint, precision
+from caudal.training.checkpoint import Progress
+from caudal.training.loop import Loop
+
+# Scoring while training goes on may take this share of the training's own work.
+_VALIDATION_SHARE = 0.1
+_FORWARDS_A_STEP = 3  # forward, and backward twice as long
+_VALIDATION_SIDE_PX = 512  # the largest tile that the probe measured
+
+
+def train(
+    what: TrainPlan | RunSpec | str,
+    data: str | Path | Sequence[str | Path] = (),
+    *,
+    out: str | Path,
+    masks: str | Path | Sequence[str | Path] = (),
+    ram: str | int | None = None,
+    vram: str | int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    listeners: Sequence[Sink] = (),
+    stop: threading.Event | None = None,
+) -> Result:
+    """Train what a plan, a spec, or a task with its data says, into the folder `out`.
+
+    An unfinished run in `out` goes on from its last checkpoint. `stop` ends it early, with a checkpoint.
+
+    Raises:
+        DoesNotFit, DataError, DeviceMissing, UsageError: as `plan`.
+        BadValues: no class or no valid pixel to learn from.
+        Interrupted: `stop` was set; the run can go on.
+        DiskFull: no space for a checkpoint; the earlier ones are there.
+    """
+    folder = RunFolder(Path(out))
+    made = what if isinstance(what, TrainPlan) else _stored_plan(folder, what)
+    if made is None:
+        assert not isinstance(what, TrainPlan)
+        made = plan(what, data, masks=masks, ram=ram, vram=vram, device=device, seed=seed)
+    again = folder.begin(made.spec)
+    with folder.lock():
+        folder.write_json(folder.plan, made.model_dump(mode="json"))
+        return _Training(made, folder, again, listeners, stop or threading.Event()).run()
+
+
+def _stored_plan(folder: RunFolder, what: RunSpec | str) -> TrainPlan | None:
+    """The plan of the unfinished run of the same spec and budget, so that it goes on exactly as it was."""
+    if not isinstance(what, RunSpec) or not folder.plan.is_file() or not folder.spec.is_file():
+        return None
+    stored = TrainPlan.model_validate(folder.read_json(folder.plan))
+    return stored if stored.spec == what else None
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the scan found, as it is stored with the run."""
+
+    normalization: Normalization
+    classes: Classes
+    warnings: tuple[str, ...]
+
+
+class _Training:
+    """One call of `train`: owns the events, the meters and the objects of a run."""
+
+    def __init__(
+        self,
+        made: TrainPlan,
+        folder: RunFolder,
+        again: bool,
+        listeners: Sequence[Sink],
+        stop: threading.Event,
+    ) -> None:
+        self.plan, self.folder, self.again, self.stop = made, folder, again, stop
+        self.spec = made.spec
+        self.events = Events(*listeners)
+        self.warnings: list[str] = []
+        self.samples, self.stalled, self.stepping = 0, 0.0, 0.0
+        self.budget = Budget(made.memory.ram)
+
+    def run(self) -> Result:
+        """Train, score, store, report; the outcome is an event whatever it is."""
+        allocator.settle()
+        torch.set_num_threads(self.plan.compute_threads)
+        began = time.monotonic()
+        with ExitStack() as stack:
+            log = JsonLines(self.folder.events)
+            stack.callback(log.close)
+            curves = Curves(self.folder.tensorboard)
+            stack.callback(curves.close)
+            for sink in (log, curves, self._count):
+                self.events.listen(sink)
+            watch = stack.enter_context(Watch(listen=self._memory))
+            try:
+                metrics = self._train()
+            except BaseException as error:
+                self._ended(_outcome(error), began, watch.peak, {}, str(error))
+                raise
+            self._ended("succeeded", began, watch.peak, metrics, "")
+            result = self._result(time.monotonic() - began, watch.peak, metrics)
+        self.folder.write_json(self.folder.result, result.model_dump(mode="json", exclude_none=True))
+        report(self.folder.path)
+        return result
+
+    def _train(self) -> Metrics:
+        index, parts = open_data(self.spec)
+        for text in (*self.plan.warnings,):
+            self._warn(text)
+        facts = self._facts(index, parts)
+        names = assemble.class_names(facts.classes)
+        task = assemble.make_task(self.spec, names)
+        number = precision.choose(self.plan.device, self.spec.training.precision)
+        if self.plan.device == "cuda" and self.plan.memory.vram:
+            vram.cap(self.plan.memory.vram)
+        for holder in self.plan.memory.holders:
+            if holder.pool == "ram":
+                self.budget.lease(holder.name, holder.bytes)
+        model = assemble.make_model(self.spec, index.bands, task.outputs(), self.plan.device)
+        stepper, average = assemble.make_stepper(
+            self.spec, task, model, facts.normalization, number, self.plan.micro_batch
+        )
+        progress = Progress()
+        found = checkpoint.found(self.folder.checkpoints)
+        if found:
+            progress = checkpoint.load(found[-1], model, average.model, stepper.optimizer)
+            stepper.scaler.load_state_dict(progress.scaler)
+        reader = make_reader(index, facts.classes, facts.normalization)
+
+        def forwards_of(scored: nn.Module) -> Any:
+            ready = folded(scored)
+
+            def forward(layout: int) -> Forward:
+                return Forward(
+                    ready, task.probabilities, facts.normalization, layout, self.plan.device, number.autocast
+                )
+
+            return forward
+
+        work_px = self.spec.training.steps * self.spec.training.batch * self.plan.patch_px**2
+        share = _VALIDATION_SHARE * _FORWARDS_A_STEP * self.spec.training.validation_steps
+        views = choose_views(
+            index, parts.held_out, int(work_px * share / self.spec.training.steps), self.spec.seed
+        )
+        tiling = validation_tiling(model)
+
+        def validate(scored: nn.Module) -> Metrics:
+            scorer = task.scorer()
+            score_views(index, views, reader, forwards_of(scored), tiling, task.outputs(), scorer)
+            return scorer.result()
+
+        def keep_best(best: nn.Module, metrics: Metrics) -> None:
+            weights.save(self.folder.model, best, self._card(index, facts, task.outputs(), metrics))
+
+        self._started(progress)
+        cutter = make_cutter(self.spec, index, parts, self.plan.patch_px)
+        loop = Loop(
+            settings=self.spec.training,
+            stepper=stepper,
+            average=average,
+            progress=progress,
+            checkpoints=self.folder.checkpoints,
+            events=self.events,
+            headline=task.headline,
+            validate=validate,
+            keep_best=keep_best,
+            samples_per_epoch=cutter.samples,
+            stop=self.stop,
+        )
+        if not progress.stopped and progress.step < self.spec.training.steps:
+            arena = Arena(self.plan.arena)
+            with PatchStream(
+                cutter,
+                reader,
+                arena,
+                batch=self.spec.training.batch,
+                open_chunks=self.plan.open_chunks,
+                threads=self.spec.data.threads,
+                start=progress.step,
+                stop=self.spec.training.steps,
+            ) as stream:
+                loop.run(stream)
+        best, card = weights.load(self.folder.model)
+        scorer = task.scorer()
+        reader = make_reader(index, facts.classes, facts.normalization)
+        score_images(
+            index, parts.held_out, reader, forwards_of(best), tiling, task.outputs(), scorer, self.folder.path
+        )
+        reader.files.close()
+        metrics = scorer.result()
+        for text in scorer.warnings():
+            self._warn(text)
+        weights.save(self.folder.model, best, card.model_copy(update={"metrics": metrics}))
+        return metrics
+
+    def _facts(self, index: Index, parts: Split) -> _Facts:
+        """Scan the pixels, or read what the scan of this run found before."""
+        fingerprint = _fingerprint(index)
+        if self.again and self.folder.scan.is_file():
+            stored = self.folder.read_json(self.folder.scan)
+            if stored["fingerprint"] != fingerprint:
+                raise UsageError(
+                    _("The data have changed since the run in {path} began.").format(path=self.folder.path),
+                    _("Bring them back, or start a new run in another folder."),
+                )
+            found = _Facts(
+                Normalization.model_validate(stored["normalization"]),
+                Classes.model_validate(stored["classes"]),
+                tuple(stored["warnings"]),
+            )
+        else:
+            found = self._scan(index, parts)
+            self.folder.write_json(
+                self.folder.scan,
+                {
+                    "fingerprint": fingerprint,
+                    "normalization": found.normalization.model_dump(mode="json"),
+                    "classes": found.classes.model_dump(mode="json"),
+                    "warnings": list(found.warnings),
+                },
+            )
+        for text in found.warnings:
+            self._warn(text)
+        return found
+
+    def _scan(self, index: Index, parts: Split) -> _Facts:
+        seen = scan(
+            index,
+            parts,
+            self.plan.patch_px,
+            self.spec.seed,
+            self.spec.data.threads,
+            lambda done, total: self.events(Scanned(done, total)),
+        )
+        values = set(seen.train_values) | set(seen.held_out_values)
+        note = ""
+        if self.spec.data.classes:
+            classes = Classes(values=self.spec.data.classes, ignored=self.spec.data.ignored)
+        else:
+            classes, note = infer(values)
+        learned = [value for value in classes.values if seen.train_values.get(value)]
+        if len(learned) < 2:
+            raise BadValues(
+                _("The training masks hold one class alone: {values}.").format(
+                    values=", ".join(map(str, learned)) or "-"
+                ),
+                _("There is nothing to tell apart; check the masks, or set split.fold to another part."),
+            )
+        warnings = [note] if note else []
+        for value in classes.values:
+            for where, count in ((_("training"), seen.train_values), (_("held-out"), seen.held_out_values)):
+                if not count.get(value):
+                    warnings.append(
+                        _("Class {value} is in no mask of the {part} part.").format(value=value, part=where)
+                    )
+        return _Facts(seen.normalization, classes, tuple(warnings))
+
+    def _card(self, index: Index, facts: _Facts, outputs: int, metrics: Metrics) -> weights.ModelCard:
+        model = weights.build(self.spec.model.name, index.bands, outputs, self.spec.model.config)
+        return weights.ModelCard(
+            task=self.spec.task,
+            architecture=self.spec.model.name,
+            config=model.config.model_dump(mode="json"),  # type: ignore[union-attr, operator]
+            bands=index.bands,
+            outputs=outputs,
+            band_names=index.band_names,
+            normalization=facts.normalization.model_dump(mode="json"),
+            classes=facts.classes.model_dump(mode="json"),
+            memory={
+                "device": self.plan.device,
+                "forwards": [f.model_dump(mode="json") for f in self.plan.probe.forwards],
+            },
+            metrics=metrics,
+        )
+
+    # What is told.
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.events(Warned(text))
+
+    def _memory(self, charged: Bytes) -> None:
+        self.events(MemoryRead(ram=int(charged), vram=vram.charged()))
+
+    def _count(self, event: object) -> None:
+        if isinstance(event, StepDone):
+            self.samples += event.samples
+            self.stalled += event.stall_seconds
+            self.stepping += event.step_seconds
+
+    def _started(self, progress: Progress) -> None:
+        self.events(
+            RunStarted(
+                task=self.spec.task,
+                device=self.plan.device,
+                step=progress.step,
+                total_steps=self.spec.training.steps,
+                predicted_bytes=self.plan.memory.predicted_bytes(),
+                budget_bytes=self.plan.memory.budget_bytes(),
+            )
+        )
+
+    def _rates(self) -> tuple[float | None, float | None]:
+        if not self.stepping:
+            return None, None
+        return self.samples / self.stepping, self.stalled / self.stepping
+
+    def _ended(self, outcome: str, began: float, peak: Bytes, metrics: Metrics, error: str) -> None:
+        rate, stall = self._rates()
+        self.events(
+            RunEnded(
+                outcome=outcome,
+                seconds=time.monotonic() - began,
+                samples_per_second=rate,
+                stall=stall,
+                peak_bytes={"ram": int(peak), "vram": int(vram.peak() or 0)},
+                metrics=metrics,
+                error=error,
+            )
+        )
+
+    def _result(self, seconds: float, peak: Bytes, metrics: Metrics) -> Result:
+        rate, stall = self._rates()
+        return Result(
+            verb="train",
+            run=str(self.folder.path),
+            output=str(self.folder.model),
+            metrics=metrics,
+            budget_bytes=self.plan.memory.budget_bytes(),
+            predicted_bytes=self.plan.memory.predicted_bytes(),
+            peak_bytes={"ram": int(peak), "vram": int(vram.peak() or 0)},
+            seconds=seconds,
+            samples_per_second=rate,
+            stall=stall,
+            levers={lever.name: lever.value for lever in self.plan.memory.levers},
+            warnings=tuple(self.warnings),
+        )
+
+
+def make_reader(index: Index, classes: Classes, normalization: Normalization) -> ChunkReader:
+    """What reads chunks of the data; pixels that are not valid take the value that becomes 0."""
+    return ChunkReader(index, classes, np.array(normalization.offset, np.float32), OpenFiles())
+
+
+def validation_tiling(model: nn.Module) -> Tiling:
+    """The largest tiling whose tiles the probe has measured."""
+    context, multiple = int(model.receptive_field_px), int(model.multiple_px)  # type: ignore[arg-type]
+    all_of_them = candidates(context, multiple)
+    fitting = [tiling for tiling in all_of_them if tiling.side_px <= _VALIDATION_SIDE_PX]
+    return fitting[0] if fitting else all_of_them[-1]
+
+
+def _fingerprint(index: Index) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for column in (index.images.blob, index.masks.blob, index.height, index.width, index.bytes):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+def _outcome(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"

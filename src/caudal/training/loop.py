@@ -1,0 +1,126 @@
+"""The loop: steps, scores, checkpoints, and when to stop. The same for every task."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from caudal.core.errors import Interrupted
+from caudal.core.events import Events, StepDone, Validated
+from caudal.core.messages import _
+from caudal.data.stream import Batch
+from caudal.tasks.base import Metrics
+from caudal.training import checkpoint
+from caudal.training.average import Average
+from caudal.training.checkpoint import Progress
+from caudal.training.schedule import learning_rate
+from caudal.training.settings import TrainingSettings
+from caudal.training.step import Stepper
+
+
+@dataclass
+class Loop:
+    """A run in progress.
+
+    `validate` scores a model on the held-out part; `keep_best` stores a model that scored best;
+    `samples_per_epoch` is used to count epochs alone. `stop` is set from outside to end early.
+    """
+
+    settings: TrainingSettings
+    stepper: Stepper
+    average: Average
+    progress: Progress
+    checkpoints: Path
+    events: Events
+    headline: str
+    validate: Callable[[nn.Module], Metrics]
+    keep_best: Callable[[nn.Module, Metrics], None]
+    samples_per_epoch: int
+    stop: threading.Event
+
+    def run(self, batches: Iterable[Batch]) -> Progress:
+        """Train from `progress.step` to the end, over `batches` that begin at that step.
+
+        Raises:
+            Interrupted: `stop` was set; the checkpoint is on disk.
+            DiskFull: a checkpoint could not be written; the earlier ones are there.
+        """
+        saved_at = time.monotonic()
+        for batch in batches:
+            self._step(batch)
+            done = self.progress.step
+            if done % self.settings.validation_steps == 0 or done == self.settings.steps:
+                self._validate(done)
+            if self._checkpoint_due(done, saved_at):
+                self.save()
+                saved_at = time.monotonic()
+            if self.stop.is_set():
+                self.save()
+                raise Interrupted(
+                    _("Stopped at step {step} of {steps}.").format(step=done, steps=self.settings.steps),
+                    _("Run the same command again to go on from there."),
+                    step=done,
+                )
+            if self.progress.stopped:
+                break
+        self.save()
+        return self.progress
+
+    def save(self) -> None:
+        """Write a checkpoint of where the run stands."""
+        self.progress.scaler = self.stepper.scaler.state_dict()
+        self.events(
+            checkpoint.save(
+                self.checkpoints,
+                self.progress,
+                self.stepper.model,
+                self.average.model,
+                self.stepper.optimizer,
+            )
+        )
+
+    def _step(self, batch: Batch) -> None:
+        began = time.perf_counter()
+        step = self.progress.step
+        rate = learning_rate(step, self.settings.steps, self.settings.learning_rate, self.settings.warm_up)
+        loss = self.stepper.run(batch, rate)
+        self.average.update(self.stepper.model, step)
+        self.progress.step = step + 1
+        self.events(
+            StepDone(
+                step=step + 1,
+                epoch=(step + 1) * self.settings.batch // self.samples_per_epoch,
+                loss=loss,
+                learning_rate=rate,
+                samples=len(batch.sample_B),
+                step_seconds=time.perf_counter() - began + batch.stall_seconds,
+                stall_seconds=batch.stall_seconds,
+            )
+        )
+
+    def _validate(self, step: int) -> None:
+        metrics = self.validate(self.average.model)
+        score = metrics.get(self.headline)
+        better = score is not None and (self.progress.best is None or score > self.progress.best)
+        # Until something can be scored there is no best model, but there must be a model.
+        if better or self.progress.best is None:
+            self.keep_best(self.average.model, metrics)
+        if better:
+            self.progress.best, self.progress.best_step, self.progress.waited = score, step, 0
+        else:
+            self.progress.waited += 1
+        self.progress.history.append({"step": step, **metrics})
+        epoch = math.ceil(step * self.settings.batch / self.samples_per_epoch)
+        self.events(Validated(step=step, epoch=epoch, metrics=metrics, best=better))
+        self.progress.stopped = 0 < self.settings.patience <= self.progress.waited
+
+    def _checkpoint_due(self, step: int, saved_at: float) -> bool:
+        if self.settings.checkpoint_steps:
+            return step % self.settings.checkpoint_steps == 0
+        return time.monotonic() - saved_at >= self.settings.checkpoint_seconds
