@@ -49,14 +49,12 @@ class Georeference:
     @classmethod
     def of(cls, path: Path) -> Georeference | None:
         """What the file at `path` says; `None` when it says nothing, or GDAL does not read it."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            try:
-                with rasterio.open(path) as raster:
-                    points, points_crs = raster.gcps
-                    crs, transform = raster.crs, raster.transform
-            except RasterioError:
-                return None
+        try:
+            with _unplaced(), rasterio.open(path) as raster:
+                points, points_crs = raster.gcps
+                crs, transform = raster.crs, raster.transform
+        except RasterioError:
+            return None
         if points:
             return cls(points_crs, None, tuple(points))
         if crs is None and transform.is_identity:
@@ -157,7 +155,7 @@ class CogWriter:
             DiskFull: there was no room.
             IncompleteOutput: the file that was written is not the one that was asked for.
         """
-        with disk_errors(self.path, 2 * self._part.stat().st_size + MIB):
+        with disk_errors(self.path, 2 * self._part.stat().st_size + MIB), _unplaced():
             self._raster.close()
             build_overviews(self._part, self.layout.overview, self._part_profile())
             self._copy()
@@ -180,8 +178,7 @@ class CogWriter:
 
     def _open_part(self) -> Any:
         where, layout = self._georeference, self.layout
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with _unplaced():
             profile = self._part_profile()
             if where.transform is not None:
                 profile["transform"] = where.transform
@@ -203,7 +200,7 @@ class CogWriter:
             self._part,
             self._final,
             driver="COG",
-            BLOCKSIZE=BLOCK_PX,
+            BLOCKSIZE=_block_px(self.layout.width),
             COMPRESS=self._codec.upper(),
             LEVEL=_LEVEL[self._codec],
             PREDICTOR=kind,
@@ -218,13 +215,11 @@ class CogWriter:
         A disk that fills up on the last bytes is told by GDAL to nobody; the blocks tell.
         """
         layout, where = self.layout, self._georeference
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(self._final) as raster:
-                found = (raster.height, raster.width, raster.count, raster.dtypes[0])
-                asked = (layout.height, layout.width, len(layout.names), layout.dtype.name)
-                crs = raster.gcps[1] if where.gcps else raster.crs
-                whole = _blocks_end(raster) <= self._final.stat().st_size
+        with rasterio.open(self._final) as raster:
+            found = (raster.height, raster.width, raster.count, raster.dtypes[0])
+            asked = (layout.height, layout.width, len(layout.names), layout.dtype.name)
+            crs = raster.gcps[1] if where.gcps else raster.crs
+            whole = _blocks_end(raster) <= self._final.stat().st_size
         if found != asked or (where.crs is not None and crs != where.crs) or not whole:
             raise IncompleteOutput(
                 _("{path} did not come out as it should: {found} instead of {asked}.").format(
@@ -253,11 +248,16 @@ def _predictor(dtype: np.dtype[Any], overview: How) -> int:
     return 3 if dtype.kind == "f" else 2
 
 
+def _block_px(width: int) -> int:
+    # Tools that know tiles from strips by their width alone take a block as wide as the raster for a strip.
+    return BLOCK_PX // 2 if width == BLOCK_PX else BLOCK_PX
+
+
 def _blocks_end(raster: Any) -> int:
     """Where in the file the last byte of a block lies, plus one."""
-    end = 0
-    for row in range(ceil(raster.height / BLOCK_PX)):
-        for col in range(ceil(raster.width / BLOCK_PX)):
+    end, block = 0, _block_px(raster.width)
+    for row in range(ceil(raster.height / block)):
+        for col in range(ceil(raster.width / block)):
             where = [
                 raster.get_tag_item(f"BLOCK_{part}_{col}_{row}", "TIFF", bidx=1)
                 for part in ("OFFSET", "SIZE")
@@ -265,6 +265,14 @@ def _blocks_end(raster: Any) -> int:
             if None not in where:
                 end = max(end, sum(map(int, where)))
     return end
+
+
+@contextmanager
+def _unplaced() -> Iterator[None]:
+    """A raster that lies nowhere is no reason to warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextmanager

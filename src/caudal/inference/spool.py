@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window, blocks_touched, round_up
 from caudal.data.readers.base import Header, Pixels, Source
 
@@ -84,6 +85,13 @@ class Spool:
         Raises:
             UnreadableFile: a block is missing, truncated or broken.
         """
+        try:
+            return self._cut(window)
+        except UnreadableFile:
+            # The broken block may lie in a part of the cell that this window does not touch.
+            return self._source.read(window)
+
+    def _cut(self, window: Window) -> Pixels:
         header = self.header
         x_HWC = np.empty((window.height, window.width, header.bands), header.dtype)
         valid_HW = np.empty((window.height, window.width), np.bool_)

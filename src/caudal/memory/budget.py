@@ -87,6 +87,6 @@ class Budget:
 
     def _give_back(self, lease: Lease) -> None:
         with self._lock:
-            self._held[lease.holder] -= lease.bytes
-            if not self._held[lease.holder]:
-                del self._held[lease.holder]
+            left = self._held.pop(lease.holder, 0) - lease.bytes
+            if left:
+                self._held[lease.holder] = left

@@ -51,17 +51,14 @@ class RunFolder:
             )
         return folder
 
-    def begin(self, spec: RunSpec) -> bool:
-        """Make the folder for `spec`, or find the unfinished run of the same spec in it.
-
-        Returns whether the run was begun before.
+    def check(self, spec: RunSpec) -> bool:
+        """Whether an unfinished run of `spec` is here already.
 
         Raises:
             UsageError: the folder holds something else, another run, or one that is finished.
         """
         if self.spec.is_file():
-            old = RunSpec.from_toml(self.spec)
-            if not old.same_run(spec):
+            if not RunSpec.from_toml(self.spec).same_run(spec):
                 raise UsageError(
                     _("{path} holds a run of another spec.").format(path=self.path),
                     _("Choose another folder with -o, or give the spec that is in it."),
@@ -76,9 +73,17 @@ class RunFolder:
             raise UsageError(
                 _("{path} exists and is no run.").format(path=self.path), _("Choose another folder with -o.")
             )
+        return False
+
+    def begin(self, spec: RunSpec) -> bool:
+        """Make the folder for `spec`, or find the unfinished run of the same spec in it; see `check`.
+
+        Returns whether the run was begun before.
+        """
+        again = self.check(spec)
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(self.spec, lambda part: part.write_text(spec.to_toml(), encoding="utf-8"))
-        return False
+        return again
 
     def lock(self) -> TextIO:
         """Own the folder until the returned file is closed; the system lets go when the owner dies.

@@ -29,6 +29,7 @@ from caudal.runs.spec import RunSpec
 
 OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
 FORWARD_SIDES_PX = (256, 512)
+_STEPS = 2  # the first of a size makes the kernels for it; the second is measured
 # The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
 LEAST_RAM = Bytes(160 * 2**20)
 
@@ -36,13 +37,18 @@ _ERRORS: dict[str, type[CaudalError]] = {e.code: e for e in (DeviceMissing, Does
 
 
 class ProbeRequest(Frozen):
-    """What to measure: a spec, the data's bands and dtype, the patch, micro-batches in growing order."""
+    """What to measure: a spec, the data's bands and dtype, the patch.
+
+    Micro-batches in growing order: the `exact` ones, and before them the smaller `inexact` ones where it
+    looks as if no exact one would fit.
+    """
 
     spec: RunSpec
     bands: int
     dtype: str
     patch_px: int
-    micro_batches: tuple[int, ...]
+    exact: tuple[int, ...]
+    inexact: tuple[int, ...]
     ram: Bytes
     threads: int
 
@@ -125,11 +131,15 @@ def measure(request: ProbeRequest) -> ProbeResult:
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     forwards = _measure_forwards(request, model, task, normalization, precision, meter)
     steps: list[Step] = []
-    for size in request.micro_batches:
-        if len(steps) >= 2 and _would_not_fit(steps, size, request.ram - imported - sum(static.values())):
+    room = request.ram - imported - sum(static.values())
+    sizes = request.exact
+    if _guess(request, forwards, min(request.exact)) > room:
+        sizes = (*request.inexact, *request.exact)
+    for size in sizes:
+        if len(steps) >= 2 and _would_not_fit(steps, size, room):
             break
         stepper.micro_batch = size
-        batch = _batch(request, min(2 * size, max(request.micro_batches)))
+        batch = _batch(request, min(2 * size, max(request.exact)))
         steps.append(_measure_step(stepper, average, batch, size, meter, imported, static, device))
     return ProbeResult(
         device=device,
@@ -150,6 +160,12 @@ def _static_bytes(model: Any, average: Any) -> dict[str, int]:
         "gradients": learned,
         "optimizer": 2 * learned,
     }
+
+
+def _guess(request: ProbeRequest, forwards: tuple[Forward, ...], size: int) -> float:
+    """Roughly what a step takes: training keeps about three times what inference holds at once."""
+    area_px = size * request.patch_px**2
+    return 3 * line([(f.side_px**2, max(f.ram, f.vram)) for f in forwards], area_px)
 
 
 def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
@@ -176,7 +192,7 @@ def _measure_step(
 ) -> Step:
     meter.reset()
     seconds = []
-    for number in range(3):
+    for number in range(_STEPS):
         began = time.perf_counter()
         stepper.run(batch, 1e-4)
         average.update(stepper.model, number)

@@ -1,4 +1,4 @@
-"""A TIFF that cannot be read is refused with a fact and a mend, at once, and with nothing allocated for it."""
+"""A TIFF that cannot be read is refused with a fact and a mend, at once, and nothing is allocated for it."""
 
 from __future__ import annotations
 

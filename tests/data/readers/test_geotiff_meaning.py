@@ -90,7 +90,14 @@ def test_a_thumbnail_before_the_image_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"compress": "lzw", "predictor": 2}, {"compress": "deflate", "tiled": True}, {"nodata": 3}],
+    [
+        {},
+        {"nodata": 3},
+        {"compress": "lzw", "predictor": 2},
+        {"compress": "deflate", "tiled": True},
+        {"compress": "deflate", "predictor": 2, "ENDIANNESS": "BIG"},
+        {"compress": "zstd", "tiled": True, "ENDIANNESS": "BIG"},
+    ],
 )
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 def test_a_read_holds_no_more_than_its_scratch_bytes(

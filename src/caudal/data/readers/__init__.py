@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from caudal.core.errors import UnreadableFile
@@ -26,10 +27,8 @@ def reader_for(path: Path) -> Reader:
         UnreadableFile: no reader knows the suffix.
     """
     suffix = path.suffix.lower()
-    for name in READERS.names():
-        reader: Reader = READERS.get(name)()
-        if suffix in reader.suffixes:
-            return reader
+    if suffix in _by_suffix():
+        return _by_suffix()[suffix]
     raise UnreadableFile(
         _("{path}: no reader knows “{suffix}” files.").format(path=path, suffix=suffix),
         _("Use one of: {suffixes}.").format(suffixes=" ".join(known_suffixes())),
@@ -39,4 +38,10 @@ def reader_for(path: Path) -> Reader:
 
 def known_suffixes() -> list[str]:
     """Every file name suffix that some reader takes, sorted."""
-    return sorted({suffix for name in READERS.names() for suffix in READERS.get(name)().suffixes})
+    return sorted(_by_suffix())
+
+
+@cache
+def _by_suffix() -> dict[str, Reader]:
+    readers: list[Reader] = [READERS.get(name)() for name in READERS.names()]
+    return {suffix: reader for reader in readers for suffix in reader.suffixes}

@@ -154,7 +154,7 @@ def valid_mask(x_HWC: Array, nodata: float | None) -> npt.NDArray[np.bool_] | No
     """Which pixels are valid by their own values (see `Pixels`); `None` when all are."""
     bad: npt.NDArray[np.bool_] | None = None
     if x_HWC.dtype.kind == "f":
-        bad = np.isnan(x_HWC).any(axis=2)
+        bad = np.asarray(np.isnan(x_HWC).any(axis=2), bool)
     if nodata is not None and not np.isnan(nodata):
         empty: npt.NDArray[np.bool_] = np.all(x_HWC == nodata, axis=2)
         bad = empty if bad is None else bad | empty

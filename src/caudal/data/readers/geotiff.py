@@ -17,7 +17,8 @@ import numpy as np
 from caudal.core.geometry import Window
 from caudal.data.readers.base import Header, Pixels, Source, valid_mask
 from caudal.data.readers.files import open_for_reading
-from caudal.data.readers.tiff_decode import decode, group_bytes, groups
+from caudal.data.readers.tiff_blocks import groups
+from caudal.data.readers.tiff_decode import decode, group_bytes
 from caudal.data.readers.tiff_layout import Foreign, Layout, read_layout
 
 
@@ -83,15 +84,14 @@ class TiffSource:
         x_HWC = np.empty((*size, bands), header.dtype)
         opaque_HW = np.ones(size, np.bool_) if header.has_alpha else None
         for group in groups(layout, window):
-            part = window.intersect(group.window(layout))
-            block = decode(self._fd, layout, group, part)
-            rows, cols = part.within(window)
             first, last = group.plane, group.plane + layout.plane_samples
-            if first < bands:
-                x_HWC[rows, cols, first : min(last, bands)] = block[:, :, : bands - first]
-            if opaque_HW is not None and last > bands:
-                opaque_HW[rows, cols] = block[:, :, -1] != 0
-            del block  # or it would live on while the next one is decoded
+            for part, block in decode(self._fd, layout, group, window):
+                rows, cols = part.within(window)
+                if first < bands:
+                    x_HWC[rows, cols, first : min(last, bands)] = block[:, :, : bands - first]
+                if opaque_HW is not None and last > bands:
+                    opaque_HW[rows, cols] = block[:, :, -1] != 0
+                del block  # or it would live on while the next one is decoded
         valid_HW = valid_mask(x_HWC, header.nodata)
         if opaque_HW is not None and not opaque_HW.all():
             valid_HW = opaque_HW if valid_HW is None else valid_HW & opaque_HW

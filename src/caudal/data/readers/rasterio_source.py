@@ -28,6 +28,8 @@ from caudal.data.readers.base import Header, Pixels, check_size, valid_mask
 from caudal.data.readers.files import unreadable
 
 CACHE_BYTES = 16 * 2**20
+# Even a file of empty tiles has some bytes for each in its index.
+_MOST_GROWTH = 2**18
 
 # Where a picture lies on the ground is not asked here.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -61,7 +63,8 @@ class _BrokenBlocks(logging.Filter):
 
 
 _broken_blocks = _BrokenBlocks()
-logging.getLogger("rasterio._err").addFilter(_broken_blocks)
+for _name in ("rasterio._err", "rasterio._env"):
+    logging.getLogger(_name).addFilter(_broken_blocks)
 
 
 @contextlib.contextmanager
@@ -186,6 +189,9 @@ def _header(path: Path, dataset: Any) -> Header:
     bands = dataset.count - has_alpha
     names = tuple(name or "" for name in dataset.descriptions[:bands])
     height, width = dataset.block_shapes[0]
+    pixels = dataset.height * dataset.width * dataset.count
+    if pixels * dtype.itemsize > path.stat().st_size * _MOST_GROWTH:
+        raise unreadable(path, _("so small a file cannot hold the pixels it claims"))
     check_size(path, dataset.height, dataset.width, dataset.count, dtype, (height, width))
     return Header(
         path=path,

@@ -23,6 +23,7 @@ from caudal.memory.levers.micro_batch import MicroBatch
 from caudal.memory.levers.shuffle_bytes import ShuffleBytes
 from caudal.memory.meters import charged_bytes
 from caudal.memory.plan import Holder
+from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.plan import DataFacts, TrainPlan
 from caudal.runs.probe import ProbeRequest, ask
@@ -79,11 +80,48 @@ def plan(
         DeviceMissing: `device` is not here.
         UsageError: a wrong argument.
     """
-    if isinstance(task, RunSpec):
-        free = {"ram": ram and Bytes.parse(ram), "vram": vram and Bytes.parse(vram)}
-        spec = task.model_copy(update={key: value for key, value in free.items() if value is not None})
-    else:
-        spec = make_spec(task, data, masks, ram=ram, vram=vram, device=device, seed=seed)
+    spec = task if isinstance(task, RunSpec) else make_spec(task, data, masks)
+    return plan_spec(with_overrides(spec, ram=ram, vram=vram, device=device, seed=seed), tick)
+
+
+def with_overrides(
+    spec: RunSpec,
+    ram: str | int | None = None,
+    vram: str | int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+) -> RunSpec:
+    """The spec with what was given beside it; `None` leaves its own.
+
+    Raises:
+        UsageError: a wrong value.
+    """
+    given = {"ram": ram, "vram": vram, "device": device, "seed": seed}
+    values = {key: value for key, value in given.items() if value is not None}
+    return RunSpec.make(spec.model_dump() | values) if values else spec
+
+
+def resolve(
+    out: str | Path,
+    spec: RunSpec,
+    *,
+    ram: str | int | None = None,
+    vram: str | int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    tick: Tick = lambda _done, _total: None,
+) -> TrainPlan:
+    """The plan for training `spec` in the folder `out`: the stored one of an unfinished run, or a new one.
+
+    An unfinished run of the same spec and budget goes on with its own plan, so that it goes on exactly.
+    """
+    spec = with_overrides(spec, ram=ram, vram=vram, device=device, seed=seed)
+    folder = RunFolder(Path(out))
+    if folder.plan.is_file() and folder.spec.is_file():
+        stored = TrainPlan.model_validate(folder.read_json(folder.plan))
+        if stored.spec == spec:
+            return stored
+    folder.check(spec)
     return plan_spec(spec, tick)
 
 
@@ -103,7 +141,8 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPl
             bands=index.bands,
             dtype=str(index.dtype),
             patch_px=patch_px,
-            micro_batches=tuple(sorted(micro_batch.positions())),
+            exact=tuple(s for s in sorted(micro_batch.positions()) if micro_batch.is_exact(s)),
+            inexact=tuple(s for s in sorted(micro_batch.positions()) if not micro_batch.is_exact(s)),
             ram=ram,
             threads=threads,
         )

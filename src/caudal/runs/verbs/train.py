@@ -51,7 +51,7 @@ from caudal.runs.scoring import choose_views, score_images, score_views
 from caudal.runs.spec import RunSpec
 from caudal.runs.tensorboard import Curves
 from caudal.runs.tiling import Tiling, candidates
-from caudal.runs.verbs.plan import make_cutter, open_data, plan
+from caudal.runs.verbs.plan import make_cutter, make_spec, open_data, resolve
 from caudal.runs.verbs.report import report
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint, precision
@@ -88,22 +88,15 @@ def train(
         DiskFull: no space for a checkpoint; the earlier ones are there.
     """
     folder = RunFolder(Path(out))
-    made = what if isinstance(what, TrainPlan) else _stored_plan(folder, what)
-    if made is None:
-        assert not isinstance(what, TrainPlan)
-        made = plan(what, data, masks=masks, ram=ram, vram=vram, device=device, seed=seed)
+    if isinstance(what, TrainPlan):
+        made = what
+    else:
+        spec = what if isinstance(what, RunSpec) else make_spec(what, data, masks)
+        made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed)
     again = folder.begin(made.spec)
     with folder.lock():
         folder.write_json(folder.plan, made.model_dump(mode="json"))
         return _Training(made, folder, again, listeners, stop or threading.Event()).run()
-
-
-def _stored_plan(folder: RunFolder, what: RunSpec | str) -> TrainPlan | None:
-    """The plan of the unfinished run of the same spec and budget, so that it goes on exactly as it was."""
-    if not isinstance(what, RunSpec) or not folder.plan.is_file() or not folder.spec.is_file():
-        return None
-    stored = TrainPlan.model_validate(folder.read_json(folder.plan))
-    return stored if stored.spec == what else None
 
 
 @dataclass(frozen=True)

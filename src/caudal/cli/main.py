@@ -1,0 +1,289 @@
+"""The verbs. Every one takes `--json`: the last line of standard output is then one JSON object."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from caudal import __version__
+from caudal.cli import render
+from caudal.cli.exits import exit_code
+from caudal.cli.progress import Live
+from caudal.core.errors import CaudalError, UsageError
+from caudal.core.files import write_whole
+from caudal.core.messages import _
+from caudal.memory import allocator
+from caudal.runs.result import Result
+from caudal.runs.spec import RunSpec
+
+app = typer.Typer(
+    name="caudal",
+    help=_("Train and run models on data larger than memory, inside a memory budget that is kept."),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help=_("Print one JSON object as the last line."))]
+Ram = Annotated[str | None, typer.Option(help=_("Bytes of memory that may be held, like 4GiB."))]
+Vram = Annotated[str | None, typer.Option(help=_("Bytes of GPU memory that may be held."))]
+Device = Annotated[str | None, typer.Option(help=_("auto, cuda or cpu; never a silent fallback."))]
+Seed = Annotated[int | None, typer.Option(help=_("Number that all randomness comes from."))]
+Masks = Annotated[list[str] | None, typer.Option(help=_("Folder of masks; one for each data folder."))]
+Out = Annotated[str | None, typer.Option("--out", "-o", help=_("Where to write."))]
+TaskOrSpec = Annotated[str, typer.Argument(help=_("A task, or a spec file (.toml)."))]
+Data = Annotated[list[str] | None, typer.Argument(help=_("Folders of images, or CSV files."))]
+
+
+class _Face:
+    """Where words go: to standard error when standard output is kept for JSON."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(stderr=as_json, highlight=False)
+
+    def end(self, values: dict[str, Any]) -> None:
+        """The last line."""
+        if self.as_json:
+            print(json.dumps(values, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def _face(as_json: bool) -> Iterator[_Face]:
+    """Errors that a user can act upon become two lines and an exit code."""
+    face = _Face(as_json)
+    try:
+        yield face
+    except CaudalError as error:
+        render.show_error(Console(stderr=True, highlight=False), error)
+        face.end({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        raise typer.Exit(exit_code(error)) from None
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _spec(what: str, data: list[str] | None, masks: list[str] | None) -> RunSpec:
+    from caudal.runs.verbs.plan import make_spec
+
+    if what.endswith(".toml"):
+        if data:
+            raise UsageError(
+                _("A spec file says what the data are, and data were given too."), _("Give one of the two.")
+            )
+        return RunSpec.from_toml(Path(what))
+    if not data:
+        raise UsageError(_("No data were given."), _("Give a folder of images after the task."))
+    return make_spec(what, data, masks or [])
+
+
+def _finish(face: _Face, result: Result) -> None:
+    face.console.print(render.result_table(result))
+    face.end(result.model_dump(mode="json", exclude_none=True))
+
+
+@app.command(help=_("What this machine has, what each meter sees, and what to mend."))
+def doctor(as_json: Json = False) -> None:
+    """See `runs/doctor.py`."""
+    from caudal.runs.doctor import examine
+
+    with _face(as_json) as face:
+        facts = examine()
+        face.console.print(render.facts_table(facts))
+        face.end({"facts": [fact.model_dump() for fact in facts]})
+
+
+@app.command(help=_("Generated scenes: plan, train, predict, report, in about a minute."))
+def demo(out: Out = None, ram: Ram = None, as_json: Json = False) -> None:
+    """See `runs/verbs/demo.py`."""
+    from caudal.runs.verbs.demo import demo as run_demo
+
+    with _face(as_json) as face, Live(face.console) as live:
+        result = run_demo(out or "demo", ram=ram or "1GiB", listeners=[live])
+    _finish(face, result)
+
+
+@app.command(help=_("What a run will hold and why, before anything of it is loaded."))
+def plan(
+    task: TaskOrSpec,
+    data: Data = None,
+    masks: Masks = None,
+    ram: Ram = None,
+    vram: Vram = None,
+    device: Device = None,
+    seed: Seed = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """See `runs/verbs/plan.py`."""
+    from caudal.runs.verbs.plan import plan as make_plan
+
+    with _face(as_json) as face:
+        with Live(face.console) as live:
+            spec = _spec(task, data, masks)
+            made = make_plan(spec, ram=ram, vram=vram, device=device, seed=seed, tick=live.tick)
+        face.console.print(render.plan_card(made))
+        if out:
+            write_whole(Path(out), lambda part: part.write_text(made.spec.to_toml(), encoding="utf-8"))
+        levers = {lever.name: lever.value for lever in made.memory.levers}
+        face.end(
+            {
+                "verb": "plan",
+                "output": out,
+                "budget_bytes": made.memory.budget_bytes(),
+                "predicted_bytes": made.memory.predicted_bytes(),
+                "levers": levers,
+                "samples_per_second": made.samples_per_second,
+                "warnings": list(made.warnings),
+                "plan": made.model_dump(mode="json"),
+            }
+        )
+
+
+@app.command(help=_("Train a task on data, or a spec; an unfinished run goes on."))
+def train(
+    task: TaskOrSpec,
+    data: Data = None,
+    masks: Masks = None,
+    out: Out = None,
+    ram: Ram = None,
+    vram: Vram = None,
+    device: Device = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """See `runs/verbs/train.py`."""
+    with _face(as_json) as face:
+        if out is None:
+            raise UsageError(_("Where should the run go?"), _("Give a folder with -o."))
+        # The plan first: its probe runs in a child, and torch must not be held here twice meanwhile.
+        from caudal.runs.verbs.plan import resolve
+
+        with _stopping() as stop, Live(face.console) as live:
+            spec = _spec(task, data, masks)
+            made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed, tick=live.tick)
+            face.console.print(render.plan_card(made))
+            from caudal.runs.verbs.train import train as run_training
+
+            result = run_training(made, out=out, listeners=[live], stop=stop)
+        _finish(face, result)
+
+
+@app.command(help=_("Score a trained model on images with masks."))
+def evaluate(
+    run: str,
+    data: Annotated[list[str], typer.Argument(help=_("Folders of images, or CSV files."))],
+    masks: Masks = None,
+    ram: Ram = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """See `runs/verbs/evaluate.py`."""
+    from caudal.runs.verbs.evaluate import evaluate as run_evaluation
+
+    with _face(as_json) as face:
+        with Live(face.console) as live:
+            result = run_evaluation(
+                run, list(data), masks=masks or (), ram=ram, device=device, tick=live.tick
+            )
+        _finish(face, result)
+
+
+@app.command(help=_("Map a raster of any size, or a folder of images, in flat memory."))
+def predict(
+    run: str,
+    inputs: Annotated[list[str], typer.Argument(help=_("Rasters, images, or folders of them."))],
+    out: Out = None,
+    ram: Ram = None,
+    device: Device = None,
+    scores: Annotated[bool, typer.Option(help=_("Write a probability for each class."))] = False,
+    d4: Annotated[bool, typer.Option(help=_("Average over flips and turns; eight times the work."))] = False,
+    as_json: Json = False,
+) -> None:
+    """See `runs/verbs/predict.py`."""
+    from caudal.runs.verbs.predict import predict as run_prediction
+
+    with _face(as_json) as face:
+        if out is None:
+            raise UsageError(_("Where should the map go?"), _("Give a file or a folder with -o."))
+        with Live(face.console) as live:
+            result = run_prediction(
+                run,
+                list(inputs),
+                out=out,
+                ram=ram,
+                device=device,
+                scores=scores,
+                average_d4=d4,
+                listeners=[live],
+            )
+        _finish(face, result)
+
+
+@app.command(help=_("Write the page of a run: promised and measured, curves, examples."))
+def report(run: str, as_json: Json = False) -> None:
+    """See `runs/verbs/report.py`."""
+    from caudal.runs.verbs.report import report as write_report
+
+    with _face(as_json) as face:
+        path = write_report(run)
+        face.console.print(str(path), soft_wrap=True)
+        face.end({"verb": "report", "run": run, "output": str(path)})
+
+
+@app.command(help=_("The JSON Schema of a spec."))
+def schema() -> None:
+    """What `RunSpec` takes."""
+    print(json.dumps(RunSpec.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help=_("Print the version."))
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The `caudal` command."""
+    allocator.settle()
+    run: Callable[[], None] = app
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit(5)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,63 @@
+import mmap
+import subprocess
+import sys
+
+from caudal.memory.meters import PeakMeter, Watch, charged_bytes
+
+MIB = 2**20
+
+
+def touched(nbytes: int) -> mmap.mmap:
+    region = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for offset in range(0, nbytes, mmap.PAGESIZE):
+        region[offset] = 1
+    return region
+
+
+def test_touched_pages_are_charged_and_given_back_ones_are_not() -> None:
+    before = charged_bytes()
+    region = touched(64 * MIB)
+    held = charged_bytes()
+    region.close()
+    assert 60 * MIB < held - before < 70 * MIB
+    assert charged_bytes() - before < 8 * MIB
+
+
+def test_a_peak_that_is_over_before_anyone_looks_is_seen_all_the_same() -> None:
+    meter = PeakMeter()
+    before = charged_bytes()
+    touched(48 * MIB).close()
+    assert meter.resettable
+    assert 44 * MIB < meter.peak() - before < 60 * MIB
+    meter.reset()
+    assert meter.peak() - before < 8 * MIB
+
+
+def test_children_are_charged_to_the_tree() -> None:
+    code = "import sys; b = bytearray(b'x') * (80 << 20); print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        alone = charged_bytes(child.pid)
+        child.stdout.readline()
+        assert charged_bytes() - 80 * MIB > 0
+        assert charged_bytes(child.pid) >= 80 * MIB
+        assert alone >= 0
+        child.communicate(b"")
+
+
+def test_mapped_files_are_not_charged(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (32 * MIB))
+    before = charged_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        assert sum(view[k] for k in range(0, 32 * MIB, mmap.PAGESIZE))
+        assert charged_bytes() - before < 4 * MIB
+
+
+def test_the_watch_knows_the_peak_between_its_readings() -> None:
+    with Watch(hertz=0.1) as watch:
+        before = charged_bytes()
+        touched(40 * MIB).close()
+        assert watch.peak - before > 36 * MIB
