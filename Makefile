@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench messages clean
 
 # the main job on generated scenes: plan, train, predict, report, in demo/
 demo: $(STAMP)
@@ -24,6 +24,13 @@ check: $(STAMP)
 # peers side by side; writes benchmarks/RESULTS.md
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# what people read: find new sentences, and compile the translations
+messages: $(STAMP)
+	mkdir -p build
+	$(BIN)/pybabel extract -F babel.cfg -k _ --omit-header --no-location -o build/caudal.pot src
+	$(BIN)/pybabel update -D caudal -i build/caudal.pot -d src/caudal/core/locale --no-fuzzy-matching
+	$(BIN)/pybabel compile -D caudal -d src/caudal/core/locale --statistics
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from caudal.runs.machine import settle
+
+settle()  # before any test imports torch
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
@@ -19,3 +23,27 @@ def data_dir() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+TINY_TRAINING = {"steps": 60, "batch": 8, "learning_rate": 5e-3, "average": 10, "validate_every": 20}
+TINY_MODEL = {"name": "unet", "config": {"width": 8, "depth": 2}}
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten small scenes with bright squares to find, in a folder whose name has a space and an accent."""
+    from tests.data.sets import blob_set
+
+    return blob_set(tmp_path_factory.mktemp("niños y más"), [(96, 96)] * 6 + [(70, 130), (130, 64)] * 2)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the tiny set."""
+    from caudal.runs.verbs.plan import make_spec
+    from caudal.runs.verbs.train import train
+
+    out = tmp_path_factory.mktemp("runs") / "tiny run"
+    spec = make_spec("segmentation", tiny_set, ram="1GiB", training=TINY_TRAINING, model=TINY_MODEL)
+    train(spec, out=out)
+    return out

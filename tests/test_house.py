@@ -12,7 +12,7 @@ HEAVY = ("torch", "rasterio", "numpy", "PySide6", "fastapi", "tensorboard", "PIL
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    code = "import sys, caudal; print([m for m in sys.modules if m.split('.')[0] in %r])" % (HEAVY,)
+    code = f"import sys, caudal; print([m for m in sys.modules if m.split('.')[0] in {HEAVY!r}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

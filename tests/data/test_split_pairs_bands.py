@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caudal.core.errors import BadPair, BadValues, DataError, UnreadableFile, UsageError
+from caudal.core.labels import IGNORE
 from caudal.data.bands import common_name, layout_of
-from caudal.data.classes import IGNORE, Classes, count_values, infer
+from caudal.data.classes import Classes, count_values, infer
 from caudal.data.index import build
 from caudal.data.pairs import find_pairs
 from caudal.data.readers.base import Header

@@ -8,8 +8,9 @@ import pytest
 
 from caudal.core.errors import BadValues, UnreadableFile
 from caudal.core.geometry import Window
+from caudal.core.labels import IGNORE
 from caudal.data.chunks import Cutter
-from caudal.data.classes import IGNORE, Classes
+from caudal.data.classes import Classes
 from caudal.data.index import Index, build
 from caudal.data.pairs import find_pairs
 from caudal.data.readers.base import Pixels

@@ -70,7 +70,7 @@ def run(height: int, width: int, bands: int, channels: int, grid: list[Any], bat
 
     output = Output(tuple(map(str, range(channels))), kind)
     with tempfile.TemporaryDirectory() as folder:
-        source = MadeUp((height, width, bands), np.uint8, make)
+        source = MadeUp((height, width, bands), np.uint8, make, block=(128, 128))
         predict_raster(source, forward, Path(folder) / "out.tif", tiles, output, batch=batch, threads=2)
     return working_bytes(tiles, bands, 1, channels, batch, out_bytes=1 if kind == "classes" else channels)
 

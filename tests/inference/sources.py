@@ -60,7 +60,7 @@ def held(x_HWC: Array, valid_HW: Array | None = None, block: tuple[int, int] = (
         valid = None if valid_HW is None else valid_HW[window.slices]
         return Pixels(x_HWC[window.slices], None if valid is None or valid.all() else valid)
 
-    return MadeUp(x_HWC.shape, x_HWC.dtype, make, block)  # type: ignore[arg-type]
+    return MadeUp(x_HWC.shape, x_HWC.dtype, make, block)
 
 
 def broken_at(source: MadeUp, *bad: Window) -> MadeUp:

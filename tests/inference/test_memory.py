@@ -23,12 +23,13 @@ def measure(*settings: Any) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("mode", ["exact", "blend"])
-def test_memory_is_flat_in_the_rasters_size(mode: str) -> None:
+def test_memory_does_not_grow_with_the_raster(mode: str) -> None:
     grid = [512, 32, 16, mode]
     small = measure(2000, 2000, 3, 1, grid, 2, "classes")[2]
     large = measure(3000, 40_000, 3, 1, grid, 2, "classes")[2]
+    # Thirty times the pixels. Beside the strip of `blend`, GDAL's caches fill up, to a bound of their own.
     strip = 64 * 38_000 * 2 if mode == "blend" else 0
-    assert large - small - strip < 0.05 * small
+    assert large - small < strip + 16 * 2**20
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def classes(height: int, width: int) -> Any:
 
 def layout(x_CHW: Any, overview: Any = "mode", nodata: float = 255, **more: Any) -> Layout:
     names = tuple(f"class {number}" for number in range(len(x_CHW)))
-    return Layout(*x_CHW.shape[1:], x_CHW.dtype, names, nodata, overview, **more)
+    _, height, width = x_CHW.shape
+    return Layout(height, width, x_CHW.dtype, names, nodata, overview, **more)
 
 
 def write(path: Path, x_CHW: Any, like: Layout, where: Georeference | None = PLACE, **more: Any) -> None:
@@ -66,7 +67,7 @@ def test_a_map_of_classes_is_a_valid_cog_with_its_pixels_and_its_place(
         assert raster.tags()["CLASSES"] == "a|b"
         assert raster.compression.name == codec
         assert bool(raster.overviews(1)) == (max(shape) > 512)
-    assert os.listdir(tmp_path) == ["map.tif"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -117,11 +118,16 @@ def test_what_was_there_stays_until_the_new_file_is_whole(tmp_path: Path) -> Non
     path, x_CHW = tmp_path / "map.tif", classes(600, 600)
     path.write_bytes(b"the old one")
     (tmp_path / "map.tif.part").write_bytes(b"left by a run that was killed")
-    with pytest.raises(KeyboardInterrupt), CogWriter(path, layout(x_CHW), PLACE) as writer:
-        writer.write(Window(0, 0, 512, 512), x_CHW[:, :512, :512])
-        raise KeyboardInterrupt
+
+    def stopped_by_hand() -> None:
+        with CogWriter(path, layout(x_CHW), PLACE) as writer:
+            writer.write(Window(0, 0, 512, 512), x_CHW[:, :512, :512])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped_by_hand()
     assert path.read_bytes() == b"the old one"
-    assert os.listdir(tmp_path) == ["map.tif"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_gdal_gets_its_cache_back(tmp_path: Path) -> None:
@@ -156,7 +162,7 @@ def test_a_full_disk_leaves_nothing_and_is_named(small_disk: Path, side: int) ->
     with pytest.raises(DiskFull) as caught:
         write(small_disk / "map.tif", x_CHW, layout(x_CHW))
     assert caught.value.hint
-    assert os.listdir(small_disk) == []
+    assert not list(small_disk.iterdir())
 
 
 def test_what_just_fits_is_whole(small_disk: Path) -> None:
@@ -168,7 +174,7 @@ def test_what_just_fits_is_whole(small_disk: Path) -> None:
             write(path, x_CHW, layout(x_CHW))
         except DiskFull:
             outcomes.add("full")
-            assert os.listdir(small_disk) == []
+            assert not list(small_disk.iterdir())
         else:
             outcomes.add("whole")
             with rasterio.open(path) as raster:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +95,8 @@ def test_a_tile_that_cannot_be_read_is_nodata_and_is_told(tmp_path: Path, mode: 
     x_HWC, bad = noise(500, 500), Window(200, 200, 4, 4)
     events: list[Event] = []
     summary = predict_raster(
-        broken_at(held(x_HWC), bad), two_classes, tmp_path / "map.tif", TileGrid(500, 500, 128, 16, 16, mode), TWO,
-        batch=2, events=events.append,
+        broken_at(held(x_HWC), bad), two_classes, tmp_path / "map.tif",
+        TileGrid(500, 500, 128, 16, 16, mode), TWO, batch=2, events=events.append,
     )  # fmt: skip
     with rasterio.open(tmp_path / "map.tif") as raster:
         got_HW = raster.read(1)
@@ -114,7 +113,7 @@ def test_a_raster_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> No
     source = broken_at(held(noise(300, 300)), Window(0, 0, 300, 300))
     with pytest.raises(UnreadableFile):
         predict_raster(source, two_classes, tmp_path / "map.tif", TileGrid(300, 300, 128, 16, 16), TWO)
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_raster_without_a_valid_pixel_is_all_nodata(tmp_path: Path) -> None:
@@ -137,13 +136,13 @@ def test_a_model_that_fails_leaves_no_file(tmp_path: Path) -> None:
     grid = TileGrid(500, 500, 128, 16, 16)
     with pytest.raises(RuntimeError, match="out of luck"):
         predict_raster(held(noise(500, 500), block=(7, 500)), fail, tmp_path / "map.tif", grid, TWO)
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_grid_for_another_raster_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         predict_raster(held(noise(30, 30)), two_classes, tmp_path / "map.tif", TileGrid(30, 31, 16, 0), TWO)
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("names", [(), ("a",) * 70_000])

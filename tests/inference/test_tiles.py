@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from caudal.core.errors import UsageError
 from caudal.core.geometry import round_up
 from caudal.inference.blend import fade_in, weights_of
-from caudal.inference.tiles import TileGrid
+from caudal.inference.tiles import Mode, TileGrid
 
 SIZES = st.integers(1, 150)
 
@@ -19,7 +19,7 @@ SIZES = st.integers(1, 150)
 def grids(draw: st.DrawFn) -> TileGrid:
     multiple = draw(st.sampled_from([1, 2, 8, 16]))
     core = multiple * draw(st.integers(max(1, 8 // multiple), 40 // multiple + 1))
-    mode = draw(st.sampled_from(["blend", "exact"]))
+    mode: Mode = draw(st.sampled_from(["blend", "exact"]))
     context = draw(st.integers(0, core // 2 // multiple * multiple if mode == "blend" else 50))
     return TileGrid(draw(SIZES), draw(SIZES), core, context, multiple, mode)
 

@@ -40,7 +40,7 @@ def test_v1_reads_no_limit_as_none_and_charges_no_page_cache(tmp_path: Path) -> 
             "proc/self/cgroup": "5:cpu,cpuacct:/\n4:memory:/box\n0::/\n",
             "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
             "sys/fs/cgroup/memory/box/memory.limit_in_bytes": f"{GIB}\n",
-            "sys/fs/cgroup/memory/box/memory.stat": "cache 5000\ntotal_rss 300\ntotal_shmem 44\ntotal_cache 5000\n",
+            "sys/fs/cgroup/memory/box/memory.stat": "cache 5\ntotal_rss 300\ntotal_shmem 44\ntotal_cache 5\n",
             "sys/fs/cgroup/memory/box/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
         },
     )

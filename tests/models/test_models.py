@@ -30,10 +30,10 @@ def test_scores_have_the_size_of_the_input(bands: int, classes: int, depth: int)
     assert model(torch.zeros(2, bands, side, 2 * side)).shape == (2, classes, side, 2 * side)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_receptive_field_reaches_no_further_than_said(depth: int) -> None:
-    model = warmed(bands=1, depth=depth)
-    reach, side = model.receptive_field_px, 2 * (model.receptive_field_px + 8) // 16 * 16 + 32
+@pytest.mark.parametrize(("depth", "stem"), [(1, 1), (2, 1), (3, 1), (2, 2)])
+def test_the_receptive_field_reaches_no_further_than_said(depth: int, stem: int) -> None:
+    model = warmed(bands=1, depth=depth, stem=stem)
+    reach, side = model.receptive_field_px, 2 * ((model.receptive_field_px + 8) // 16 * 16) + 32
     furthest = 0
     for row in range(side // 2, side // 2 + model.multiple_px):
         x = torch.randn(1, 1, side, side, requires_grad=True)
@@ -77,15 +77,17 @@ def test_a_model_folder_gives_back_the_same_model(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [weights.CARD, weights.WEIGHTS]
 
 
-def test_the_kind_of_a_bare_state_dict_is_found_from_its_keys(tmp_path: Path) -> None:
-    model = warmed(bands=5, classes=3, width=8, depth=3)
+@pytest.mark.parametrize("stem", [1, 2])
+def test_the_kind_of_a_bare_state_dict_is_found_from_its_keys(tmp_path: Path, stem: int) -> None:
+    model = warmed(bands=5, classes=3, width=8, depth=3, stem=stem)
     for number, state in enumerate(
         (model.state_dict(), {"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}})
     ):
         path = tmp_path / f"{number}.pt"
         torch.save(state, path)
         again, card = weights.load(path)
-        assert (card.bands, card.outputs, card.config["depth"], card.normalization) == (5, 3, 3, None)
+        assert (card.bands, card.outputs, card.config["depth"], card.config["stem"]) == (5, 3, 3, stem)
+        assert card.normalization is None
         x = torch.randn(1, 5, 32, 32)
         with torch.no_grad():
             assert torch.equal(again(x), model(x))

@@ -1,5 +1,8 @@
 """Micro-batches change nothing, checkpoints are whole, the schedule and the average are what they say."""
 
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from caudal.data.stream import Batch
 from caudal.models.unet import UNet, UNetConfig
 from caudal.tasks.segmentation.task import Segmentation
 from caudal.training import checkpoint, precision
+from caudal.training.adamw import AdamW
 from caudal.training.average import Average
 from caudal.training.checkpoint import Progress
 from caudal.training.schedule import learning_rate
@@ -19,14 +23,14 @@ from caudal.training.step import Stepper
 
 def stepper(micro_batch: int, device_precision: str = "fp32") -> Stepper:
     torch.manual_seed(3)
-    model = UNet(2, 2, UNetConfig(width=4, depth=1))
+    model = UNet(2, 2, UNetConfig(width=4, depth=1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     number = precision.choose("cpu", device_precision)
 
     def prepare(batch: Batch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         x = torch.from_numpy(batch.x_BHWC[part]).permute(0, 3, 1, 2)
         return x, torch.from_numpy(batch.y_BHW[part])
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    optimizer = AdamW(model.parameters(), 1e-3, 0.01)
     return Stepper(
         model, Segmentation(("0", "1")), optimizer, number.scaler(), number, prepare, micro_batch, 1.0
     )
@@ -63,7 +67,7 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
     assert np.argmax(rates) in (19, 20)
     assert rates[0] == pytest.approx(0.05)
     assert rates[-1] < 1e-3
-    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[20:]))
 
 
 def test_the_average_follows_at_first_and_smooths_later() -> None:
@@ -90,8 +94,9 @@ def test_a_checkpoint_gives_back_every_bit(tmp_path: Path) -> None:
     two = stepper(8)
     other = Average(two.model, 5)
     assert checkpoint.load(Path(event.path), two.model, other.model, two.optimizer) == progress
-    one.run(batch(9), 1e-3)
-    two.run(batch(9), 1e-3)
+    for k in (9, 10):
+        one.run(batch(k), 1e-3)
+        two.run(batch(k), 1e-3)
     for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     for a, b in zip(average.model.state_dict().values(), other.model.state_dict().values(), strict=True):
@@ -115,4 +120,30 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     event = checkpoint.save(tmp_path, Progress(step=1), one.model, one.model, one.optimizer)
     other = UNet(3, 2, UNetConfig(width=4, depth=1))
     with pytest.raises(BadModel):
-        checkpoint.load(Path(event.path), other, other, torch.optim.AdamW(other.parameters()))
+        checkpoint.load(Path(event.path), other, other, AdamW(other.parameters(), 1e-3, 0.01))
+
+
+def test_steps_are_those_of_the_library_s_optimizer() -> None:
+    torch.manual_seed(0)
+    ours = torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    theirs = torch.nn.Conv2d(4, 8, 3)
+    theirs.load_state_dict(ours.state_dict())
+    one = AdamW(ours.parameters(), 1e-2, 0.05)
+    two = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.05)
+    for _ in range(5):
+        x = torch.randn(2, 4, 8, 8)
+        for model, optimizer in ((ours, one), (theirs, two)):
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_step_does_not_load_a_compiler() -> None:
+    code = (
+        "from tests.training.test_training import stepper, batch; import sys;"
+        "stepper(8).run(batch(), 1e-3); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -21,7 +21,7 @@ from caudal.cli.progress import Live
 from caudal.core.errors import CaudalError, UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
-from caudal.memory import allocator
+from caudal.runs.machine import settle
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
 
@@ -92,7 +92,7 @@ def _spec(what: str, data: list[str] | None, masks: list[str] | None) -> RunSpec
     from caudal.runs.verbs.plan import make_spec
 
     if what.endswith(".toml"):
-        if data:
+        if data or masks:
             raise UsageError(
                 _("A spec file says what the data are, and data were given too."), _("Give one of the two.")
             )
@@ -279,7 +279,7 @@ def _root(
 
 def main() -> None:
     """The `caudal` command."""
-    allocator.settle()
+    settle()
     run: Callable[[], None] = app
     try:
         run()

@@ -38,6 +38,7 @@ class Live:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
+        """Draw it."""
         if isinstance(event, Scanned):
             self._move(_("looking at the data"), event.done, event.total)
         elif isinstance(event, TileDone):

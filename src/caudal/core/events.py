@@ -68,7 +68,7 @@ class StepDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class Validated(Event):
-    """Scores on the held-out part after an epoch."""
+    """Scores on the held-out part."""
 
     kind = "validated"
     step: int
@@ -141,6 +141,7 @@ class Events:
         self._sinks.append(sink)
 
     def __call__(self, event: Event) -> None:
+        """Tell everyone."""
         for sink in self._sinks:
             sink(event)
 
@@ -152,6 +153,7 @@ class JsonLines:
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def __call__(self, event: Event) -> None:
+        """Write one line."""
         self._file.write(encode(event) + "\n")
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ def write_whole(
         sync(part)
         if check:
             check(part)
-        os.replace(part, path)
+        part.replace(path)
         sync(path.parent)
     except BaseException as error:
         part.unlink(missing_ok=True)

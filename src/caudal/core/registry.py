@@ -43,17 +43,24 @@ class Registry:
         """Every name, sorted; nothing is imported."""
         return sorted(self._table)
 
-    def get(self, name: str) -> Any:
-        """The object behind `name`.
+    def check(self, name: str) -> None:
+        """Make sure that there is `name`, without importing it.
 
         Raises:
             UsageError: there is no such name, or two packages claim one.
         """
-        target = self._table.get(name)
-        if target is None:
+        if name not in self._table:
             raise UsageError(
                 _("There is no {kind} “{name}”.").format(kind=self.kind, name=name),
                 _("Choose one of: {names}.").format(names=", ".join(self.names())),
             )
-        module, attribute = target.split(":")
+
+    def get(self, name: str) -> Any:
+        """The object behind `name`.
+
+        Raises:
+            UsageError: as `check`.
+        """
+        self.check(name)
+        module, attribute = self._table[name].split(":")
         return getattr(import_module(module), attribute)

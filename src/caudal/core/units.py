@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from caudal.core.errors import UsageError
@@ -14,7 +15,8 @@ from caudal.core.messages import _
 _FACTORS = {
     "": 1, "b": 1,
     "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12,
-    "ki": 2**10, "kib": 2**10, "mi": 2**20, "mib": 2**20, "gi": 2**30, "gib": 2**30, "ti": 2**40, "tib": 2**40,
+    "ki": 2**10, "kib": 2**10, "mi": 2**20, "mib": 2**20,
+    "gi": 2**30, "gib": 2**30, "ti": 2**40, "tib": 2**40,
 }  # fmt: skip
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
@@ -29,9 +31,7 @@ class Bytes(int):
         Raises:
             UsageError: `text` is no size, or not above zero.
         """
-        if isinstance(text, int):
-            return cls(text)
-        match = _PATTERN.fullmatch(text)
+        match = _PATTERN.fullmatch(str(text))
         factor = _FACTORS.get(match[2].lower()) if match else None
         if match is None or factor is None or float(match[1]) * factor < 1:
             raise UsageError(
@@ -40,6 +40,11 @@ class Bytes(int):
                 text=text,
             )
         return cls(float(match[1]) * factor)
+
+    @classmethod
+    def _read(cls, value: str | int) -> Bytes:
+        # A record may well hold no bytes; a size that somebody writes is above zero.
+        return cls.parse(value) if isinstance(value, str) else cls(value)
 
     def __str__(self) -> str:
         value, sign = abs(int(self)), "-" if self < 0 else ""
@@ -52,9 +57,15 @@ class Bytes(int):
         raise AssertionError("unreachable")
 
     @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "examples": ["4GiB"]}]}
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            cls.parse,
+            cls._read,
             serialization=core_schema.plain_serializer_function_ser_schema(int),
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from caudal.core.config import Frozen
 
 
@@ -15,12 +17,12 @@ class Augmentation(Frozen):
     """
 
     flips: bool = True
-    zoom: float = 0.4
-    turn_degrees: float = 15.0
-    gain: float = 0.25
-    shift: float = 0.25
-    mix: float = 0.1
-    bend: float = 0.12
+    zoom: float = Field(0.4, ge=0)
+    turn_degrees: float = Field(15.0, ge=0)
+    gain: float = Field(0.25, ge=0)
+    shift: float = Field(0.25, ge=0)
+    mix: float = Field(0.1, ge=0)
+    bend: float = Field(0.12, ge=0)
 
     @property
     def warps(self) -> bool:

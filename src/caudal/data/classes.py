@@ -11,10 +11,8 @@ import numpy.typing as npt
 
 from caudal.core.config import Frozen
 from caudal.core.errors import BadValues
+from caudal.core.labels import IGNORE
 from caudal.core.messages import _
-
-IGNORE = 255
-"""The class number of pixels that are not learned from and not scored."""
 
 MOST_CLASSES = 64
 

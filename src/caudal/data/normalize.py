@@ -1,7 +1,10 @@
 """Robust statistics of a training set, taken in a stream, and what a model does with them.
 
-One offset and scale for each band of each layout: mean and standard deviation of the values between
-the 0.5th and the 99.5th percentile. They are stored with the model, and prediction uses the same ones.
+For each band of each layout: centre (median) and spread (half the distance between the quartiles), then
+the inverse hyperbolic sine, then mean 0 and deviation 1. Around the centre that is a straight line; far
+out it is a logarithm, so neither a bright cloud nor a dark scene leaves the range that a network sees.
+(Astronomers show faint and bright sources in one picture this way: Lupton, Gunn and Szalay, AJ 118,
+1999.) The figures are stored with the model, and prediction uses the same ones.
 """
 
 from __future__ import annotations
@@ -12,21 +15,30 @@ import torch
 
 from caudal.core.config import Frozen
 
-# A value further out than this many deviations says no more than that it is far out.
-LIMIT = 8.0
+Rows = tuple[tuple[float, ...], ...]
 
 
 class Normalization(Frozen):
-    """What turns a file's values into the model's: (x - offset) * scale, per layout and band.
+    """What turns a file's values into the model's: (asinh((x - centre) * slope) - offset) * scale.
 
-    `layouts` name the bands of each layout as the files do, `order` says which file band is the model's
-    band k.
+    One row a layout, one figure a band in the model's order. `layouts` name the bands of each layout as
+    the files do, `order` says which file band is the model's band k.
     """
 
     layouts: tuple[tuple[str, ...], ...]
     order: tuple[tuple[int, ...], ...]
-    offset: tuple[tuple[float, ...], ...]
-    scale: tuple[tuple[float, ...], ...]
+    centre: Rows
+    slope: Rows
+    offset: Rows
+    scale: Rows
+
+    @classmethod
+    def plain(cls, bands: int) -> Normalization:
+        """One layout whose values are used as they are, for when nothing is known of them."""
+        # So close to the centre the inverse hyperbolic sine is a straight line.
+        zero, near, back = ((0.0,) * bands,), ((1e-7,) * bands,), ((1e7,) * bands,)
+        order = (tuple(range(bands)),)
+        return cls(layouts=((),), order=order, centre=zero, slope=near, offset=zero, scale=back)
 
     @property
     def bands(self) -> int:
@@ -37,17 +49,22 @@ class Normalization(Frozen):
         """The number of the layout whose bands have these names; the first when none has."""
         return self.layouts.index(band_names) if band_names in self.layouts else 0
 
-    def tables(self, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Offset and scale as tensors of shape (layouts, bands)."""
-        return torch.tensor(self.offset, device=device), torch.tensor(self.scale, device=device)
+    def fill(self) -> npt.NDArray[np.float32]:
+        """Values in the files' own units that become 0; shape (layouts, bands)."""
+        centre, slope = np.array(self.centre), np.array(self.slope)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = np.where(slope > 0, np.sinh(np.array(self.offset)) / slope, 0.0)
+        return np.asarray(centre + away, np.float32)
+
+    def tables(self, device: str) -> torch.Tensor:
+        """Centre, slope, offset and scale as one tensor of shape (4, layouts, bands)."""
+        return torch.tensor([self.centre, self.slope, self.offset, self.scale], device=device)
 
 
-def normalize(
-    x_BHWC: torch.Tensor, layout_B: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
+def normalize(x_BHWC: torch.Tensor, layout_B: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """Values of any dtype, bands in the model's order, to float32 `x_BCHW` in channels-last memory."""
-    offset, scale = (table[layout_B][:, None, None, :] for table in tables)
-    x_BHWC = (x_BHWC.to(torch.float32) - offset).mul_(scale).clamp_(-LIMIT, LIMIT)
+    centre, slope, offset, scale = (table[layout_B][:, None, None, :] for table in tables)
+    x_BHWC = (x_BHWC.to(torch.float32) - centre).mul_(slope).asinh_().sub_(offset).mul_(scale)
     return x_BHWC.permute(0, 3, 1, 2)
 
 
@@ -73,12 +90,15 @@ class Statistics:
         """Whether the layout had any valid pixel."""
         return self._held[layout] > 0
 
-    def result(self, layout: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Offset and scale of each band of a layout."""
+    def result(self, layout: int) -> tuple[npt.NDArray[np.float64], ...]:
+        """Centre, slope, offset and scale of each band of a layout."""
         x_NC = np.concatenate(self._rows[layout]).astype(np.float64)
-        low, high = np.percentile(x_NC, [0.5, 99.5], axis=0)
-        x_NC = np.clip(x_NC, low, high)
-        deviation = x_NC.std(axis=0)
-        # A band that never changes carries nothing: it becomes 0, not a division by 0.
-        scale = np.where(deviation > 0, 1.0 / np.maximum(deviation, 1e-30), 0.0)
-        return tuple(map(float, x_NC.mean(axis=0))), tuple(map(float, scale))
+        low, centre, high = np.percentile(x_NC, [25, 50, 75], axis=0)
+        # Where half of the pixels share one value the quartiles say nothing; a band that never changes
+        # carries nothing at all and becomes 0, not a division by 0.
+        spread = np.where(high > low, (high - low) / 2, x_NC.std(axis=0))
+        slope = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0.0)
+        bent = np.arcsinh((x_NC - centre) * slope)
+        deviation = bent.std(axis=0)
+        scale = np.where(deviation > 0, 1 / np.where(deviation > 0, deviation, 1), 0.0)
+        return centre, slope, bent.mean(axis=0), scale

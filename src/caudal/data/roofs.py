@@ -94,16 +94,16 @@ def _cell(ground: Ground, corner: tuple[int, int], turn: float, draw: np.random.
         return
     kind, busy = draw.random(), 0.42 + 0.3 * float(ground.village_HW[middle])
     turn += draw.normal(0, 0.12) if draw.random() < 0.7 else draw.uniform(0, 1.57)
-    if kind < busy * 0.5:
+    if kind < busy * 0.45:
         for down, along in ((-12, -12), (-12, 12), (12, -12), (12, 12)):
-            place = down + draw.uniform(-2, 2), along + draw.uniform(-2, 2)
-            sides = draw.uniform(5, 7.5), draw.uniform(4, 6)
+            place = down + draw.uniform(-1.5, 1.5), along + draw.uniform(-1.5, 1.5)
+            sides = draw.uniform(6, 8.5), draw.uniform(4.8, 6)
             if draw.random() < 0.85:
                 _roof(ground, middle, place, sides, turn + draw.normal(0, 0.05), draw)
     elif kind < busy * 1.2:
         place = draw.uniform(-3, 3), draw.uniform(-3, 3)
-        _roof(ground, middle, place, (draw.uniform(8, 16), draw.uniform(5, 9)), turn, draw)
-    elif kind < busy * 1.2 + 0.16:
+        _roof(ground, middle, place, (draw.uniform(10, 16), draw.uniform(6, 9)), turn, draw)
+    elif kind < busy * 1.2 + 0.12:
         _yard(ground, middle, draw)
 
 
@@ -148,7 +148,7 @@ def _roof(
 ) -> None:
     """A roof of two slopes with its shadow; nothing where the ground is taken."""
     wing, spectrum = draw.random() < 0.4 and sides[1] > 6, _colour(draw)
-    height, slope = draw.uniform(3, 6), np.float32(draw.uniform(0.06, 0.16))
+    height, slope = draw.uniform(3, 6), np.float32(draw.uniform(0.08, 0.2))
     site = _site(ground, middle, place, float(np.hypot(*sides)) + 7)
     if site is None:
         return
@@ -158,7 +158,7 @@ def _roof(
         return
     shade = _outside(site.turned(turn, height * _SUN[0], height * _SUN[1]), sides, wing)
     half = np.float32(0.5)
-    ground.x_HWC[site.part] *= 1 - np.float32(0.55) * np.clip(half - shade, 0, 1)[:, :, None]
+    ground.x_HWC[site.part] *= 1 - np.float32(0.6) * np.clip(half - shade, 0, 1)[:, :, None]
     lit = (1 + slope * np.where(uv[1] < 0, np.float32(-1), np.float32(1)))[:, :, None]
     _cover(ground.x_HWC[site.part], np.clip(half - far, 0, 1), lit * spectrum)
     ground.y_HW[site.part][far < 0] = 1
@@ -171,5 +171,6 @@ def _yard(ground: Ground, middle: tuple[int, int], draw: np.random.Generator) ->
     if site is None:
         return
     u, v = site.turned(turn)
-    inside = (1 - np.sqrt((u / np.float32(a)) ** 2 + (v / np.float32(b)) ** 2)) * np.float32(min(a, b))
+    # Its edge runs out over three pixels; a roof ends within one.
+    inside = (1 - np.sqrt((u / np.float32(a)) ** 2 + (v / np.float32(b)) ** 2)) * np.float32(min(a, b) / 3)
     _cover(ground.x_HWC[site.part], np.clip(inside, 0, 1) * ~ground.taken_HW[site.part], spectrum)

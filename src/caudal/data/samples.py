@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.core.geometry import Window
-from caudal.data.classes import IGNORE, Classes
+from caudal.core.labels import IGNORE
+from caudal.data.classes import Classes
 from caudal.data.index import Index
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Pixels, Source

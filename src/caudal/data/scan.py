@@ -135,9 +135,14 @@ def _normalization(index: Index, statistics: Statistics) -> Normalization:
         )
     # A layout that only held-out images have borrows the first one's figures.
     results = [statistics.result(number if number in seen else seen[0]) for number in range(len(layouts))]
+    centre, slope, offset, scale = (
+        tuple(tuple(map(float, row)) for row in rows) for rows in zip(*results, strict=True)
+    )
     return Normalization(
         layouts=tuple(layout.band_names for layout in layouts),
         order=tuple(layout.order for layout in layouts),
-        offset=tuple(offset for offset, _scale in results),
-        scale=tuple(scale for _offset, scale in results),
+        centre=centre,
+        slope=slope,
+        offset=offset,
+        scale=scale,
     )

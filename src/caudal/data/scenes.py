@@ -76,14 +76,14 @@ def _write(
 ) -> None:
     """Write (window, values_HWC) pairs as a tiled GeoTIFF that covers `window` of the world."""
     import rasterio
+    from rasterio import Affine
     from rasterio.crs import CRS
-    from rasterio.transform import from_origin
     from rasterio.windows import Window as Place
 
     west, north = _WEST_M + window.col * PIXEL_M, _NORTH_M - window.row * PIXEL_M
     profile = {
         "driver": "GTiff", "height": window.height, "width": window.width, "count": len(bands),
-        "dtype": dtype, "crs": CRS.from_epsg(EPSG), "transform": from_origin(west, north, PIXEL_M, PIXEL_M),
+        "dtype": dtype, "crs": CRS.from_epsg(EPSG), "transform": Affine(PIXEL_M, 0, west, 0, -PIXEL_M, north),
         "tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "pixel",
         "compress": "deflate", "predictor": 2, "zlevel": 4,
     }  # fmt: skip

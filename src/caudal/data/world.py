@@ -175,7 +175,7 @@ class World:
         for band in range(x_HWC.shape[2]):
             noise = _units(one, band) + _units(two, band) - 1
             value = x_HWC[:, :, band] * light
-            values[:, :, band] = np.clip(value + noise * (60 + 0.045 * value) + 0.5, 1, 10_000)
+            values[:, :, band] = np.clip(value + noise * (45 + 0.03 * value) + 0.5, 1, 10_000)
         return values
 
 

@@ -128,7 +128,7 @@ class Output:
         return int(first_HW.size) - int(np.count_nonzero(missing))
 
     def _classes(self, scores_CHW: Scores) -> Array:
-        """`argmax` over channels; the first of equals wins, as in numpy's, which takes several times as long."""
+        """`argmax` over channels; the first of equals wins, as in numpy's, which is slower on planes."""
         _, height, width = scores_CHW.shape
         class_HW = np.zeros((height, width), self.dtype)
         if self.channels == 1:

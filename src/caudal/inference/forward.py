@@ -34,8 +34,7 @@ class Forward:
         self._model = model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._probabilities = probabilities
         self._order = list(normalization.order[layout])
-        offset, scale = normalization.tables(device)
-        self._tables = offset[layout : layout + 1], scale[layout : layout + 1]
+        self._tables = normalization.tables(device)[:, layout : layout + 1]
         self._device = device
         self._autocast = autocast
         self.multiple_px: int = model.multiple_px  # type: ignore[assignment]
@@ -45,6 +44,7 @@ class Forward:
     def __call__(
         self, x_NHWC: npt.NDArray[Any], valid_NHW: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.float32]:
+        """Probabilities (N, K, H, W); `valid_NHW` is `None` where every pixel is valid."""
         if self._order != list(range(x_NHWC.shape[3])):
             x_NHWC = x_NHWC[:, :, :, self._order]
         x = torch.from_numpy(np.ascontiguousarray(x_NHWC)).to(self._device)

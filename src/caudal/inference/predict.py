@@ -218,16 +218,17 @@ def working_bytes(
     strips_bytes = channels * grid.overlap * (4 * height + 2 * (grid.width if grid.rows > 1 else 0))
     stream_bytes = chunks * chunk_bytes + batch * score_bytes + beside_bytes + strips_bytes
     slack_bytes = _allocator_slack([chunk_bytes], [input_bytes, score_bytes], batch, grid.mode == "blend")
-    # Overviews are made when the rest has been given back.
-    pyramid_bytes = 3 * min(WINDOW_PX, grid.height) * min(WINDOW_PX, grid.width) * out_bytes
-    return max(stream_bytes, pyramid_bytes) + slack_bytes + cache_bytes(out_bytes)
+    # Overviews and the COG are made when the rest has been given back; GDAL's copying takes some of its own.
+    finish_bytes = 3 * min(WINDOW_PX, grid.height) * min(WINDOW_PX, grid.width) * out_bytes + 12 * MIB
+    return max(stream_bytes, finish_bytes) + slack_bytes + cache_bytes(out_bytes)
 
 
 def _allocator_slack(singles: list[int], in_batches: list[int], batch: int, partial: bool) -> int:
-    """What glibc's `malloc` keeps of what was given back: twice the largest piece, up to 32 MiB, that it saw.
+    """What glibc's `malloc` keeps of what was given back; measured, about half the largest piece.
 
-    A batch is one piece; in "blend" the last tile of a row has a shape of its own, so batches of any size come.
+    It keeps none of pieces above 32 MiB. A batch is one piece; in "blend" the last tile of a row has a shape
+    of its own, so batches of any size come.
     """
     counts = range(1, batch + 1) if partial else [batch]
     pieces = singles + [count * one for count in counts for one in in_batches]
-    return 2 * max((piece for piece in pieces if piece <= 32 * MIB), default=0)
+    return max((piece for piece in pieces if piece <= 32 * MIB), default=0) // 2

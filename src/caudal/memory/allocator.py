@@ -1,9 +1,10 @@
 """How the C allocator treats what a model gives back.
 
 glibc hands large blocks back to the system and asks for them again: each step then pays for mapping and
-clearing the same pages. Measured on a U-Net: up to a fifth of a training step and a third of an inference
-is system time. Here blocks up to 32 MiB (the most that glibc allows) stay in the heap, and the heap is
-not trimmed. The peak is the same; what is held between steps is not given back, and the plan counts it.
+clearing the same pages. Measured on a small U-Net, 4 to 5 of 28 ms a training sample and 5 to 40 % of the
+inference of a large tile were system time; here it is next to none. Blocks up to 32 MiB (the most that
+glibc allows) stay in the heap, and the heap is not trimmed. The peak is the same; what is held between
+steps is not given back, and the plan counts it.
 """
 
 from __future__ import annotations

@@ -43,6 +43,8 @@ class ProbeResult(Frozen):
     steps: tuple[Step, ...] = ()
     forwards: tuple[Forward, ...] = ()
     receptive_field_px: int = 0
+    precision: str = "fp32"
+    device_free: Bytes = Bytes(0)
 
     @property
     def static_bytes(self) -> Bytes:

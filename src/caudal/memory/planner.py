@@ -77,7 +77,7 @@ def _too_large(
         pool: Pool = "ram" if total(held, "ram") > ram else "vram"
         rows.append(
             Rejected(
-                change=_("micro-batch {size}, {blocks} open blocks").format(size=size, blocks=blocks),
+                change=_("micro-batch {size}, {blocks} open chunks").format(size=size, blocks=blocks),
                 why=_("needs {needed} of {pool}").format(needed=total(held, pool), pool=pool),
             )
         )

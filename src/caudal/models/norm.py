@@ -32,7 +32,14 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         assert self.momentum is not None
         parts = [
             F.batch_norm(
-                part, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
+                part,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                True,
+                self.momentum,
+                self.eps,
             )
             for part in torch.split(x_BCHW, self.group)
         ]

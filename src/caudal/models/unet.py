@@ -1,7 +1,8 @@
 """U-Net for any number of bands (Ronneberger, Fischer and Brox, MICCAI 2015).
 
 Differs from the paper: zero padding, so that input and output have the same size, and batch
-normalization. No dropout: its masks would depend on how a batch is cut into micro-batches. Legend: B batch, C channel, H row, W column.
+normalization. No dropout: its masks would depend on how a batch is cut into micro-batches. Legend: B batch,
+C channel, H row, W column.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 
 from caudal.core.config import Frozen
@@ -17,14 +19,17 @@ from caudal.models.norm import GroupedBatchNorm2d
 
 
 class UNetConfig(Frozen):
-    """`width` channels at full resolution, doubled at each of `depth` halvings.
+    """`width` channels at the finest level, doubled at each of `depth` halvings.
 
-    `group`: samples over which batch statistics are taken.
+    `stem` is the side of the squares of pixels that are folded into channels before the first level and
+    unfolded after the last (Shi et al., CVPR 2016): with 2 the finest level has a quarter of the positions,
+    each of which scores its four pixels. `group`: samples over which batch statistics are taken.
     """
 
-    width: int = 16
-    depth: int = 3
-    group: int = 4
+    width: int = Field(16, ge=1, le=512)
+    depth: int = Field(3, ge=1, le=6)
+    stem: int = Field(2, ge=1, le=4)
+    group: int = Field(4, ge=1)
 
 
 class _Block(nn.Module):
@@ -49,19 +54,22 @@ class UNet(nn.Module):
 
     def __init__(self, bands: int, classes: int, config: UNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.bands, self.classes = config, bands, classes
         widths = [config.width * 2**level for level in range(config.depth + 1)]
-        ins = [bands, *widths[:-1]]
+        ins = [bands * config.stem**2, *widths[:-1]]
         self.down = nn.ModuleList(_Block(i, o, config.group) for i, o in zip(ins, widths, strict=True))
         pairs = list(zip(widths[1:], widths[:-1], strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(below, here, 2, stride=2) for below, here in pairs)
         self.merge = nn.ModuleList(_Block(2 * here, here, config.group) for _below, here in pairs)
-        self.head = nn.Conv2d(config.width, classes, 1)
+        self.head = nn.Conv2d(config.width, classes * config.stem**2, 1)
+        if config.stem > 1:
+            # Weights alone would look like those of more bands and classes: this says by its shape.
+            self.register_buffer("cell", torch.zeros(config.stem, config.stem))
 
     @property
     def multiple_px(self) -> int:
         """Height and width of the input must be multiples of this."""
-        return int(2**self.config.depth)
+        return int(self.config.stem * 2**self.config.depth)
 
     @property
     def receptive_field_px(self) -> int:
@@ -72,10 +80,12 @@ class UNet(nn.Module):
         convolutions = sum(2 * 2**level for level in range(depth + 1)) + sum(
             2 * 2**level for level in range(depth)
         )
-        return int(convolutions + 2**depth - 1)
+        return int(self.config.stem * (convolutions + 2**depth) - 1)
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Scores `(B, classes, H, W)` of `(B, bands, H, W)`; H and W multiples of `multiple_px`."""
+        if self.config.stem > 1:
+            x_BCHW = F.pixel_unshuffle(x_BCHW, self.config.stem)
         skips = []
         for level, block in enumerate(self.down):
             x_BCHW = block(F.max_pool2d(x_BCHW, 2) if level else x_BCHW)
@@ -84,7 +94,7 @@ class UNet(nn.Module):
         for up, merge, skip in zip(reversed(self.up), reversed(self.merge), reversed(skips), strict=True):
             x_BCHW = merge(torch.cat([skip, up(x_BCHW)], dim=1))
         scores: torch.Tensor = self.head(x_BCHW)
-        return scores
+        return F.pixel_shuffle(scores, self.config.stem) if self.config.stem > 1 else scores
 
     @classmethod
     def from_shapes(cls, shapes: dict[str, tuple[int, ...]]) -> UNet | None:
@@ -93,6 +103,10 @@ class UNet(nn.Module):
         if first is None or head is None or len(first) != 4 or len(head) != 4:
             return None
         depth = sum(1 for name in shapes if name.startswith("up.") and name.endswith(".weight"))
-        model = cls(first[1], head[0], UNetConfig(width=first[0], depth=depth))
+        stem = shapes.get("cell", (1, 1))[0]
+        if first[1] % stem**2 or head[0] % stem**2:
+            return None
+        config = UNetConfig(width=first[0], depth=depth, stem=stem)
+        model = cls(first[1] // stem**2, head[0] // stem**2, config)
         wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         return model if wanted == shapes else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -42,7 +43,7 @@ class ModelCard(Frozen):
     normalization: dict[str, Any] | None = None
     classes: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = Field(default_factory=dict)
 
 
 def build(architecture: str, bands: int, outputs: int, config: dict[str, Any]) -> nn.Module:
@@ -135,8 +136,8 @@ def _model_of(state: dict[str, torch.Tensor], path: Path) -> tuple[nn.Module, Mo
                 task="segmentation",
                 architecture=name,
                 config=model.config.model_dump(),
-                bands=shapes[next(iter(shapes))][1],
-                outputs=shapes["head.weight"][0],
+                bands=model.bands,
+                outputs=model.classes,
             )
             return model.eval(), card
     raise BadModel(

@@ -7,15 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from caudal.core.labels import IGNORE
 from caudal.core.seeds import integer
 from caudal.data.augment import augment
-from caudal.data.classes import IGNORE, Classes
+from caudal.data.classes import Classes
 from caudal.data.normalize import Normalization, normalize
 from caudal.data.stream import Batch
 from caudal.models import weights
 from caudal.runs.spec import RunSpec
 from caudal.tasks import TASKS
 from caudal.tasks.base import Task
+from caudal.training.adamw import AdamW
 from caudal.training.average import Average
 from caudal.training.precision import Precision
 from caudal.training.step import Prepare, Stepper
@@ -37,14 +39,6 @@ def make_model(spec: RunSpec, bands: int, outputs: int, device: str) -> nn.Modul
     torch.manual_seed(integer(spec.seed, "weights"))
     model = weights.build(spec.model.name, bands, outputs, spec.model.config)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def make_optimizer(spec: RunSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over all weights, in its fused form."""
-    settings = spec.training
-    return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
 
 
 def make_prepare(spec: RunSpec, normalization: Normalization, device: str) -> Prepare:
@@ -73,7 +67,7 @@ def make_stepper(
     stepper = Stepper(
         model=model,
         task=task,
-        optimizer=make_optimizer(spec, model),
+        optimizer=AdamW(model.parameters(), spec.training.learning_rate, spec.training.weight_decay),
         scaler=precision.scaler(),
         precision=precision,
         prepare=make_prepare(spec, normalization, precision.device),

@@ -18,14 +18,14 @@ from caudal.data.normalize import Normalization
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header
 from caudal.inference.forward import Forward
-from caudal.memory import allocator, planner, vram
+from caudal.memory import planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.memory.plan import Holder
 from caudal.models import weights
 from caudal.models.fold import folded
 from caudal.runs import assemble
-from caudal.runs.machine import processors
+from caudal.runs.machine import processors, settle
 from caudal.runs.tiling import ENOUGH_BYTES, Tiling, candidates, tiling_bytes
 from caudal.training import precision
 
@@ -122,7 +122,7 @@ def load_model(path: Path, device: str) -> Loaded:
         BadModel: there is no model that may be opened.
         DeviceMissing: `device` is not here.
     """
-    allocator.settle()
+    settle()
     torch.set_num_threads(processors())
     where = vram.choose(device)
     model, card = weights.load(path / "model" if (path / "model").is_dir() else path)
@@ -131,7 +131,7 @@ def load_model(path: Path, device: str) -> Loaded:
         warnings.append(
             _("{path} says nothing of normalization: values are used as they are.").format(path=path)
         )
-        normalization = _plain(card.bands)
+        normalization = Normalization.plain(card.bands)
     else:
         normalization = Normalization.model_validate(card.normalization)
     classes = Classes.model_validate(card.classes) if card.classes else None
@@ -142,12 +142,6 @@ def load_model(path: Path, device: str) -> Loaded:
     else:
         loaded.forwards = _measure(loaded)
     return loaded
-
-
-def _plain(bands: int) -> Normalization:
-    return Normalization(
-        layouts=((),), order=(tuple(range(bands)),), offset=((0.0,) * bands,), scale=((1.0,) * bands,)
-    )
 
 
 def _measure(loaded: Loaded) -> tuple[Measured, ...]:

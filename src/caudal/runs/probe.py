@@ -7,11 +7,13 @@ allocator that was stretched once stays stretched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,10 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.readers import READERS
 from caudal.data.stream import Batch
-from caudal.memory import allocator, vram
+from caudal.memory import vram
 from caudal.memory.cost import Forward, ProbeResult, Step, line
 from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.runs.machine import settle
 from caudal.runs.spec import RunSpec
 
 OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
@@ -62,21 +65,29 @@ def ask(request: ProbeRequest) -> ProbeResult:
     """
     if request.ram < LEAST_RAM:
         raise _too_small(request.ram, LEAST_RAM)
-    child = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "caudal.runs.probe"],
-        input=request.model_dump_json(),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
+    ) as child:
+        _first_to_go(child.pid)
+        output, errors = child.communicate(request.model_dump_json())
     if child.returncode == -signal.SIGKILL:
         raise _too_small(request.ram, Bytes(request.ram + 1))
-    assert child.returncode == 0, f"the probe failed:\n{child.stderr}"
-    answer = json.loads(child.stdout.splitlines()[-1])
+    assert child.returncode == 0, f"the probe failed:\n{errors}"
+    answer = json.loads(output.splitlines()[-1])
     if "error" in answer:
         error = answer["error"]
         raise _ERRORS[error["code"]](error["message"], error["hint"])
     return ProbeResult.model_validate(answer)
+
+
+def _first_to_go(pid: int) -> None:
+    # If the kernel must kill somebody while we measure, it is the probe: its parent can then say why.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
 
 
 def _too_small(budget: Bytes, least: Bytes) -> DoesNotFit:
@@ -93,7 +104,7 @@ def _too_small(budget: Bytes, least: Bytes) -> DoesNotFit:
 
 def main() -> None:
     """The child: measure, and write the answer."""
-    allocator.settle()
+    settle()
     request = ProbeRequest.model_validate_json(sys.stdin.read())
     try:
         answer: dict[str, Any] = measure(request).model_dump(mode="json")
@@ -115,6 +126,7 @@ def measure(request: ProbeRequest) -> ProbeResult:
     for name in READERS.names():
         READERS.get(name)
     device = vram.choose(request.spec.device)
+    free = vram.devices()[0].free if device == "cuda" else Bytes(0)
     torch.set_num_threads(request.threads)
     meter = PeakMeter()
     imported = charged_bytes()
@@ -122,10 +134,7 @@ def measure(request: ProbeRequest) -> ProbeResult:
     names = tuple(map(str, range(OUTPUTS)))
     task = assemble.make_task(request.spec, names)
     model = assemble.make_model(request.spec, request.bands, OUTPUTS, device)
-    flat = ((0.0,) * request.bands,)
-    normalization = Normalization(
-        layouts=((),), order=(tuple(range(request.bands)),), offset=flat, scale=((1e-3,) * request.bands,)
-    )
+    normalization = Normalization.plain(request.bands)
     stepper, average = assemble.make_stepper(request.spec, task, model, normalization, precision, 1)
     static = _static_bytes(model, average.model)
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
@@ -148,6 +157,8 @@ def measure(request: ProbeRequest) -> ProbeResult:
         steps=tuple(steps),
         forwards=forwards,
         receptive_field_px=int(model.receptive_field_px),  # type: ignore[arg-type]
+        precision=precision.name,
+        device_free=free,
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.core.geometry import Window
+from caudal.core.labels import IGNORE
 from caudal.core.seeds import generator
-from caudal.data.classes import IGNORE
 from caudal.data.index import Index
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header, Pixels, Source

@@ -44,7 +44,7 @@ class ModelSettings(Frozen):
     """A model's name, and the keys of its own configuration."""
 
     name: str = "unet"
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
 
 
 class RunSpec(Frozen):

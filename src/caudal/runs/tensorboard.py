@@ -18,6 +18,7 @@ class Curves:
         self._step = 0
 
     def __call__(self, event: Event) -> None:
+        """Add its figures to their curves."""
         if isinstance(event, StepDone):
             self._step = event.step
             if event.step % self._every == 0:

@@ -1,1 +1,1 @@
-"""One loop for every task: steps, precision, schedule, checkpoints. Knows no task, model or reader by name."""
+"""One loop for every task: steps, precision, schedule, checkpoints. Knows no task or model by name."""

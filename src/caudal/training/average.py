@@ -1,4 +1,4 @@
-"""A running average of the weights, which generalizes better than the last step's (Polyak and Juditsky, 1992)."""
+"""A running average of the weights: better than the last step's (Polyak and Juditsky, 1992)."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from caudal.core.errors import BadModel
 from caudal.core.events import CheckpointSaved
 from caudal.core.files import write_whole
 from caudal.core.messages import _
-from caudal.core.units import Bytes
 from caudal.models import tensor_file
+from caudal.training.adamw import AdamW
 
 KEEP = 2
 _NAME = re.compile(r"step-([0-9]{8})\.safetensors")
@@ -42,15 +42,12 @@ class Progress:
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
-def tensors_of(
-    model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
+def tensors_of(model: nn.Module, average: nn.Module, optimizer: AdamW) -> dict[str, torch.Tensor]:
     """Every tensor of a run's state, by name."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     if average is not model:
         tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in optimizer.tensors().items()}
     return {name: value.detach() for name, value in tensors.items()}
 
 
@@ -59,7 +56,7 @@ def save(
     progress: Progress,
     model: nn.Module,
     average: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
 ) -> CheckpointSaved:
     """Write the checkpoint of `progress.step` and remove old ones.
 
@@ -89,7 +86,7 @@ def found(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name))
 
 
-def load(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def load(path: Path, model: nn.Module, average: nn.Module, optimizer: AdamW) -> Progress:
     """Put a checkpoint's state into the objects, tensor by tensor.
 
     Raises:
@@ -97,30 +94,22 @@ def load(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.opti
     """
     with safe_open(path, framework="pt") as file:
         notes = file.metadata() or {}
-        names = list(file.keys())
-        _fill(model, "model.", file)
+        _fill(model.state_dict(), "model.", file)
         if average is not model:
-            _fill(average, "average.", file)
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name in names:
-            if name.startswith("optimizer."):
-                _kind, number, key = name.split(".", 2)
-                state.setdefault(int(number), {})[key] = file.get_tensor(name)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+            _fill(average.state_dict(), "average.", file)
+        _fill(optimizer.tensors(), "optimizer.", file)
     return Progress(**json.loads(notes["progress"]))
 
 
-def _fill(module: nn.Module, prefix: str, file: Any) -> None:
+def _fill(tensors: dict[str, torch.Tensor], prefix: str, file: Any) -> None:
+    # Copied into what is there, never put in its place: the optimizer walks through weights and state side
+    # by side in memory, and a tensor that is laid out otherwise would be taken for other elements'.
     try:
-        module.load_state_dict({name: file.get_tensor(prefix + name) for name in module.state_dict()})
+        with torch.no_grad():
+            for name, value in tensors.items():
+                value.copy_(file.get_tensor(prefix + name).reshape(value.shape))
     except Exception as error:
         raise BadModel(
             _("The checkpoint does not belong to this model: {why}.").format(why=str(error).splitlines()[0]),
             _("Start a new run in another folder."),
         ) from None
-
-
-def bytes_needed(model: nn.Module) -> Bytes:
-    """Disk bytes of one checkpoint: weights, their average, and two numbers a weight for AdamW."""
-    return Bytes(4 * sum(value.numel() * value.element_size() for value in model.state_dict().values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from caudal.data.stream import Batch
 from caudal.tasks.base import Task
+from caudal.training.adamw import AdamW
 from caudal.training.precision import Precision
 
 Prepare = Callable[[Batch, slice], tuple[torch.Tensor, torch.Tensor]]
@@ -23,7 +25,7 @@ class Stepper:
 
     model: nn.Module
     task: Task
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     scaler: torch.amp.GradScaler
     precision: Precision
     prepare: Prepare
@@ -46,10 +48,11 @@ class Stepper:
             total += float(loss.detach())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.scaler.unscale_(self.optimizer)
+        optimizer = cast(torch.optim.Optimizer, self.optimizer)  # as far as a scaler looks, it is one
+        self.scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         assert np.isfinite(total) or self.scaler.is_enabled(), "the loss is not finite"
         return total

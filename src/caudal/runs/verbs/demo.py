@@ -24,7 +24,7 @@ from caudal.runs.verbs.report import report
 from caudal.runs.verbs.train import train
 
 STEPS = 260
-"""Steps of the demo: about a minute on two processors, where a real run takes five times as many."""
+"""Steps of the demo: a little more than a minute on two processors; a real run takes six times as many."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,7 @@ def demo(
     return _result(folder, trained, mapped, time.monotonic() - began)
 
 
-def _generate(
-    folder: DemoFolder, scenes: int, scene_px: int, raster_px: tuple[int, int], seed: int
-) -> None:
+def _generate(folder: DemoFolder, scenes: int, scene_px: int, raster_px: tuple[int, int], seed: int) -> None:
     """Write what is not there yet: the last mask and the raster are whole, or missing."""
     masks = folder.scenes / "masks"
     if not masks.is_dir() or len(list(masks.glob("*.tif"))) < scenes:

@@ -41,7 +41,7 @@ def evaluate(
     began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
     with Watch() as watch:
-        loaded = load_model(Path(run), device or "auto")
+        loaded = load_model(local_path(str(run)), device or "auto")
         if loaded.classes is None:
             raise BadModel(
                 _("{path} does not say what its classes are, so it cannot be scored.").format(path=run),

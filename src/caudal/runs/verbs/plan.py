@@ -19,10 +19,10 @@ from caudal.data.split import Split, split
 from caudal.data.stream import StreamSize
 from caudal.memory import cost, planner
 from caudal.memory.cost import ProbeResult
-from caudal.memory.levers.micro_batch import MicroBatch
-from caudal.memory.levers.shuffle_bytes import ShuffleBytes
+from caudal.memory.levers import LEVERS
 from caudal.memory.meters import charged_bytes
 from caudal.memory.plan import Holder
+from caudal.memory.vram import DEFAULT_SHARE
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.plan import DataFacts, TrainPlan
@@ -116,7 +116,7 @@ def resolve(
     An unfinished run of the same spec and budget goes on with its own plan, so that it goes on exactly.
     """
     spec = with_overrides(spec, ram=ram, vram=vram, device=device, seed=seed)
-    folder = RunFolder(Path(out))
+    folder = RunFolder(local_path(str(out), must_exist=False))
     if folder.plan.is_file() and folder.spec.is_file():
         stored = TrainPlan.model_validate(folder.read_json(folder.plan))
         if stored.spec == spec:
@@ -127,13 +127,13 @@ def resolve(
 
 def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPlan:
     """Plan a spec; see `plan`."""
-    TASKS.get(spec.task)
+    TASKS.check(spec.task)
     ram = ram_budget(spec.ram)
     index, parts = open_data(spec, tick)
     patch_px = spec.data.patch_px or choose_patch(index)
     batch, threads = spec.training.batch, processors()
     group = int(spec.model.config.get("group", 4))
-    micro_batch = MicroBatch(batch, group)
+    micro_batch = LEVERS.get("micro_batch")(batch, group)
     parent = charged_bytes()
     probe = ask(
         ProbeRequest(
@@ -148,8 +148,10 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPl
         )
     )
     cutter = make_cutter(spec, index, parts, patch_px)
-    shuffle = ShuffleBytes(min(spec.data.open_chunks, max(2, len(cutter.most_patches))))
-    vram = spec.vram if probe.device == "cuda" else None
+    shuffle = LEVERS.get("shuffle_bytes")(min(spec.data.open_chunks, max(2, len(cutter.most_patches))))
+    vram = None
+    if probe.device == "cuda":
+        vram = spec.vram or Bytes(probe.device_free * DEFAULT_SHARE)
 
     def holders(size: int, open_chunks: int) -> list[Holder]:
         stream = StreamSize.of(cutter, batch, open_chunks)
@@ -167,7 +169,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPl
     return TrainPlan(
         spec=spec,
         device=probe.device,
-        precision=spec.training.precision,
+        precision=probe.precision,
         patch_px=patch_px,
         micro_batch=size,
         open_chunks=open_chunks,
@@ -180,7 +182,13 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPl
         samples_per_second=1 / seconds_per_sample(size),
         train=parts.train,
         held_out=parts.held_out,
-        warnings=(*index.warnings, *parts.warnings),
+        warnings=(*index.warnings, *parts.warnings, *_on_cpu(spec, probe)),
+    )
+
+
+def _on_cpu(spec: RunSpec, probe: ProbeResult) -> list[str]:
+    return (
+        [_("No GPU can be used here: this runs on the CPU.")] if spec.device != probe.device == "cpu" else []
     )
 
 

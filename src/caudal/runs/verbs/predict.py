@@ -54,7 +54,7 @@ def predict(
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     roots = [local_path(str(path)) for path in given]
     paths = [path for root in roots for path in images_in(root)]
-    target = local_path(str(out))
+    target = local_path(str(out), must_exist=False)
     single = len(paths) == 1 and not roots[0].is_dir() and not target.is_dir()
     outputs = [target] if single else _names(paths, target)
     if overwritten := {p.resolve() for p in paths} & {p.resolve() for p in outputs}:
@@ -63,7 +63,7 @@ def predict(
             _("Choose another output with -o."),
         )
     with Watch() as watch:
-        loaded = load_model(Path(run), device or "auto")
+        loaded = load_model(local_path(str(run)), device or "auto")
         warnings, predicted, pixels, seconds = list(loaded.warnings), 0, 0, 0.0
         coverage: list[float] = []
         for path, output in zip(paths, outputs, strict=True):
@@ -73,7 +73,8 @@ def predict(
             predicted = max(predicted, needed)
             pixels += summary.total_px
             seconds += summary.seconds
-            coverage.append(summary.predicted_px / summary.valid_px if summary.valid_px else 1.0)
+            wanted_px = summary.valid_px + sum(tile.window.area_px for tile in summary.failed)
+            coverage.append(summary.predicted_px / wanted_px if wanted_px else 1.0)
     return Result(
         verb="predict",
         run=str(run),

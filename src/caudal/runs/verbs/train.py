@@ -32,12 +32,13 @@ from caudal.core.units import Bytes
 from caudal.data.classes import Classes, infer
 from caudal.data.index import Index
 from caudal.data.normalize import Normalization
+from caudal.data.paths import local_path
 from caudal.data.samples import ChunkReader, OpenFiles
 from caudal.data.scan import scan
 from caudal.data.split import Split
 from caudal.data.stream import PatchStream
 from caudal.inference.forward import Forward
-from caudal.memory import allocator, vram
+from caudal.memory import vram
 from caudal.memory.arena import Arena
 from caudal.memory.budget import Budget
 from caudal.memory.meters import Watch
@@ -45,6 +46,7 @@ from caudal.models import weights
 from caudal.models.fold import folded
 from caudal.runs import assemble
 from caudal.runs.folder import RunFolder
+from caudal.runs.machine import settle
 from caudal.runs.plan import TrainPlan
 from caudal.runs.result import Result
 from caudal.runs.scoring import choose_views, score_images, score_views
@@ -87,7 +89,7 @@ def train(
         Interrupted: `stop` was set; the run can go on.
         DiskFull: no space for a checkpoint; the earlier ones are there.
     """
-    folder = RunFolder(Path(out))
+    folder = RunFolder(local_path(str(out), must_exist=False))
     if isinstance(what, TrainPlan):
         made = what
     else:
@@ -128,7 +130,7 @@ class _Training:
 
     def run(self) -> Result:
         """Train, score, store, report; the outcome is an event whatever it is."""
-        allocator.settle()
+        settle()
         torch.set_num_threads(self.plan.compute_threads)
         began = time.monotonic()
         with ExitStack() as stack:
@@ -387,7 +389,7 @@ class _Training:
 
 def make_reader(index: Index, classes: Classes, normalization: Normalization) -> ChunkReader:
     """What reads chunks of the data; pixels that are not valid take the value that becomes 0."""
-    return ChunkReader(index, classes, np.array(normalization.offset, np.float32), OpenFiles())
+    return ChunkReader(index, classes, normalization.fill(), OpenFiles())
 
 
 def validation_tiling(model: nn.Module) -> Tiling:

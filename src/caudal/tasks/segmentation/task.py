@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from caudal.core.labels import IGNORE
 from caudal.tasks.segmentation.metrics import SegmentationScorer
-
-IGNORE = 255
 
 
 class Segmentation:

@@ -1,0 +1,236 @@
+"""A story as a page: what is shown, in which words and figures; how it looks is in `page.html.j2`."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from caudal import __version__
+from caudal.core.messages import _, language
+from caudal.core.units import Bytes
+from caudal.runs.report import axes, paint
+from caudal.runs.report.curves import curves
+from caudal.runs.report.examples import Example, draw_examples
+from caudal.runs.report.promise import POOLS, pool_page, promises
+from caudal.runs.report.story import Story
+from caudal.runs.report.words import is_count, metric_name, outcome_word
+from caudal.tasks import TASKS
+
+
+def render(story: Story) -> str:
+    """The page as HTML. Draws examples with the model of the run, if it has one."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals["_"] = _
+    examples, why = draw_examples(story.folder, story.plan) if story.plan else ([], _("The run has no plan."))
+    return env.get_template("page.html.j2").render(
+        language=language(),
+        version=__version__,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        title=story.folder.path.resolve().name,
+        outcome=outcome_word(story.outcome),
+        state=story.outcome,
+        story=story,
+        headline=_headline(story),
+        facts=_facts(story),
+        about=_about(story),
+        pools=[page for pool in POOLS if (page := pool_page(story, pool))],
+        memory=story.plan.memory if story.plan else None,
+        promises=promises(story),
+        charts=curves(story),
+        scalars=_scalars(story),
+        classes=_classes(story),
+        examples=[_shown(number, example) for number, example in enumerate(examples, 1)],
+        no_examples=why,
+        legend=_legend(story),
+        shade=f"rgb{paint.SHADE}",
+        shade_share=paint.SHADE_SHARE,
+        commands=_commands(story),
+        spec=story.spec.to_toml(),
+    )
+
+
+def _headline(story: Story) -> dict[str, str] | None:
+    """The one figure that says how good the model is, and on what it was measured."""
+    name = TASKS.get(story.spec.task).headline
+    if story.metrics_are_final:
+        images = story.metrics.get("images")
+        where = _("mean over {count} held-out images").format(count=axes.grouped(images)) if images else ""
+        return {"name": metric_name(name), "value": axes.figure(story.metrics.get(name)), "where": where}
+    best = story.best or (story.scores[-1] if story.scores else None)
+    if best is None:
+        return None
+    where = _("best so far, at step {step}, on held-out windows").format(step=axes.grouped(best.step))
+    return {"name": metric_name(name), "value": axes.figure(best.metrics.get(name)), "where": where}
+
+
+def _facts(story: Story) -> list[tuple[str, str, str]]:
+    """Name, value and a word on it of what stands beside the headline."""
+    seconds = story.result.seconds if story.result and not story.resumed_at else story.seconds
+    facts = [(_("Time"), axes.seconds(seconds or story.seconds), _steps(story))]
+    if story.samples_per_second is not None:
+        facts.append(
+            (
+                _("Speed"),
+                _("{rate:.0f} samples/s").format(rate=story.samples_per_second),
+                _("measured over all steps"),
+            )
+        )
+    if story.stall is not None:
+        facts.append((_("Waiting for data"), axes.percent(story.stall), _("of the steps' time")))
+    if story.peaks.get("ram"):
+        budget = _("of {budget} allowed").format(budget=story.plan.memory.ram) if story.plan else ""
+        facts.append((_("Peak memory"), str(Bytes(story.peaks["ram"])), budget))
+    return facts
+
+
+def _steps(story: Story) -> str:
+    if story.done_steps >= story.total_steps:
+        return _("{done} steps").format(done=axes.grouped(story.done_steps))
+    return _("{done} of {total} steps").format(
+        done=axes.grouped(story.done_steps), total=axes.grouped(story.total_steps)
+    )
+
+
+def _about(story: Story) -> list[tuple[str, str]]:
+    """What was trained on what, as a short table."""
+    spec, plan = story.spec, story.plan
+    rows = [(_("Data"), ", ".join(spec.data.images))]
+    if plan is not None:
+        facts = plan.facts
+        small, large = ("×".join(map(str, size)) for size in (facts.smallest_px, facts.largest_px))
+        size = (
+            f"{small} px" if small == large else _("{small} to {large} px").format(small=small, large=large)
+        )
+        rows += [
+            (
+                _("Images"),
+                _("{images}, of which {held_out} held out; {size}").format(
+                    images=axes.grouped(facts.images), held_out=axes.grouped(facts.held_out), size=size
+                ),
+            ),
+            (_("Bands"), f"{facts.bands} × {facts.dtype}" + _bands(facts.band_names)),
+            (
+                _("Batch"),
+                _("{batch} patches of {patch} px, {micro} at once").format(
+                    batch=spec.training.batch, patch=plan.patch_px, micro=plan.micro_batch
+                ),
+            ),
+            (_("Device"), f"{plan.device}, {plan.precision}"),
+        ]
+    rows.append((_("Model"), spec.model.name))
+    return rows
+
+
+def _bands(names: tuple[str, ...]) -> str:
+    return f" ({', '.join(names)})" if any(names) else ""
+
+
+def _final(story: Story) -> dict[str, float | None]:
+    if story.metrics_are_final:
+        return story.metrics
+    last = story.best or (story.scores[-1] if story.scores else None)
+    return last.metrics if last else {}
+
+
+def _class_names(story: Story) -> list[str]:
+    return [key.removeprefix("support_") for key in _final(story) if key.startswith("support_")]
+
+
+def _scalars(story: Story) -> list[tuple[str, str]]:
+    """Figures over all classes: name and value."""
+    tails = tuple(f"_{name}" for name in _class_names(story))
+    return [
+        (metric_name(key), axes.grouped(value) if is_count(key) and value is not None else axes.figure(value))
+        for key, value in _final(story).items()
+        if not (tails and key.endswith(tails))
+    ]
+
+
+def _classes(story: Story) -> dict[str, Any] | None:
+    """Figures of each class as a table: columns, rows, whether one has no figure."""
+    metrics, names = _final(story), _class_names(story)
+    if not names:
+        return None
+    tail = f"_{names[0]}"
+    columns = [key.removesuffix(tail) for key in metrics if key.endswith(tail) and key != f"support{tail}"]
+    rows = [
+        (
+            name,
+            [axes.figure(metrics.get(f"{column}_{name}")) for column in columns],
+            axes.grouped(metrics[f"support_{name}"] or 0),
+        )
+        for name in names
+    ]
+    missing = any(metrics.get(f"{column}_{name}") is None for column in columns for name in names)
+    return {"columns": [metric_name(column) for column in columns], "rows": rows, "missing": missing}
+
+
+def _shown(number: int, example: Example) -> dict[str, Any]:
+    window = example.window
+    where = (
+        _("whole image, {height}×{width} px")
+        if example.whole
+        else _("{height}×{width} px at row {row}, column {col}")
+    )
+    return {
+        "number": number,
+        "name": example.name,
+        "where": where.format(height=window.height, width=window.width, row=window.row, col=window.col),
+        "value": axes.figure(example.headline),
+        "height": window.height,
+        "width": window.width,
+        "photo": _data_uri(example.photo),
+        "panels": [
+            (_("Truth"), _data_uri(example.truth)),
+            (_("Prediction"), _data_uri(example.prediction)),
+            (_("Difference"), _data_uri(example.difference)),
+        ],
+    }
+
+
+def _data_uri(png: bytes) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(png).decode())
+
+
+def _legend(story: Story) -> list[tuple[str, str]]:
+    """Colours of the example maps and what they mean."""
+    names = _class_names(story)
+    classes = [
+        (_("class {name}").format(name=name), paint.CLASS_COLOURS[k % len(paint.CLASS_COLOURS)])
+        for k, name in enumerate(names[1:])
+    ]
+    first = classes if len(classes) > 1 else []
+    rest = [
+        (_("right"), paint.RIGHT),
+        (_("missed or another class") if first else _("missed"), paint.MISSED),
+        (_("false alarm"), paint.FALSE_ALARM),
+    ]
+    return [(text, f"rgb{colour}") for text, colour in (*first, *rest)]
+
+
+def _commands(story: Story) -> list[tuple[str, str]]:
+    """How to go on: what a command does, and the command."""
+    run = shlex.quote(str(story.folder.path))
+    data = shlex.quote(story.spec.data.images[0])
+    rows = []
+    if story.outcome != "succeeded":
+        spec = shlex.quote(str(story.folder.spec))
+        rows.append((_("Go on from the last checkpoint"), f"caudal train {spec} -o {run}"))
+    if story.folder.model.is_dir():
+        rows += [
+            (_("Map a raster or a folder of images"), f"caudal predict {run} IMAGE.tif -o MAP.tif"),
+            (_("Score other images with masks"), f"caudal evaluate {run} {data}"),
+        ]
+    return [*rows, (_("Write this page again"), f"caudal report {run}")]
