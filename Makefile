@@ -28,8 +28,8 @@ bench: $(STAMP)
 # what people read: find new sentences, and compile the translations
 messages: $(STAMP)
 	mkdir -p build
-	$(BIN)/pybabel extract -F babel.cfg -k _ --omit-header --no-location -o build/caudal.pot src
-	$(BIN)/pybabel update -D caudal -i build/caudal.pot -d src/caudal/core/locale --no-fuzzy-matching
+	$(BIN)/pybabel extract -F babel.cfg -k _ --add-location=file -o build/caudal.pot src
+	$(BIN)/pybabel update -D caudal -i build/caudal.pot -d src/caudal/core/locale -N -w 110 --ignore-obsolete
 	$(BIN)/pybabel compile -D caudal -d src/caudal/core/locale --statistics
 
 $(STAMP): pyproject.toml constraints.txt

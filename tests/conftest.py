@@ -26,7 +26,7 @@ def data_dir() -> Path:
 
 
 TINY_TRAINING = {"steps": 60, "batch": 8, "learning_rate": 5e-3, "average": 10, "validate_every": 20}
-TINY_MODEL = {"name": "unet", "config": {"width": 8, "depth": 2}}
+TINY_MODEL = {"name": "unet", "config": {"width": 8, "depth": 2, "stem": 1}}
 
 
 @pytest.fixture(scope="session")

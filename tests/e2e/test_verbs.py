@@ -108,7 +108,7 @@ def test_a_budget_too_small_is_error_3_with_the_least_and_its_holders(tiny_set: 
     masks = tiny_set / "masks"
     before = {p: p.stat().st_atime_ns for p in masks.iterdir()}
     code, found, _ = caudal(
-        "train", "segmentation", str(tiny_set), "-o", str(tmp_path / "r"), "--ram", "220MiB"
+        "train", "segmentation", str(tiny_set), "-o", str(tmp_path / "r"), "--ram", "176MiB"
     )
     assert code == 3
     assert "MiB" in found["error"]["message"]

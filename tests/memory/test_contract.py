@@ -76,7 +76,7 @@ def test_a_set_eight_times_its_budget_trains_inside_it(tmp_path: Path) -> None:
 
 @pytest.mark.cgroup
 def test_what_cannot_fit_is_refused_and_not_killed(tiny_set: Path, tmp_path: Path) -> None:
-    for budget in (160 * MIB, 240 * MIB):
+    for budget in (140 * MIB, 176 * MIB):
         ended = run_in_group(
             [*CAUDAL, "plan", "segmentation", str(tiny_set), "--ram", str(budget), "--json"], budget
         )

@@ -23,7 +23,7 @@ from caudal.training.step import Stepper
 
 def stepper(micro_batch: int, device_precision: str = "fp32") -> Stepper:
     torch.manual_seed(3)
-    model = UNet(2, 2, UNetConfig(width=4, depth=1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = UNet(2, 2, UNetConfig(width=4, depth=1, stem=1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     number = precision.choose("cpu", device_precision)
 
     def prepare(batch: Batch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     one = stepper(8)
     one.run(batch(), 1e-3)
     event = checkpoint.save(tmp_path, Progress(step=1), one.model, one.model, one.optimizer)
-    other = UNet(3, 2, UNetConfig(width=4, depth=1))
+    other = UNet(3, 2, UNetConfig(width=4, depth=1, stem=1))
     with pytest.raises(BadModel):
         checkpoint.load(Path(event.path), other, other, AdamW(other.parameters(), 1e-3, 0.01))
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from tiff_files import block_tags, patch_tag, picture, tag_values, write_gdal
 
 from caudal.core.errors import UnreadableFile
 from caudal.data.readers.geotiff import GeoTiffReader
+from tests.data.readers.tiff_files import block_tags, patch_tag, picture, tag_values, write_gdal
 
 READER = GeoTiffReader()
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from tiff_files import picture, windows, write_gdal
 
 from caudal.core.geometry import Window
 from caudal.data.readers.geotiff import GeoTiffReader
+from tests.data.readers.tiff_files import picture, windows, write_gdal
 
 READER = GeoTiffReader()
 

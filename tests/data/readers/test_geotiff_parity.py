@@ -11,10 +11,18 @@ import rasterio
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiff_files import block_tags, patch_tag, picture, read_gdal, tag_values, windows, write_gdal
 
 from caudal.core.geometry import Window
 from caudal.data.readers.geotiff import GeoTiffReader, TiffSource
+from tests.data.readers.tiff_files import (
+    block_tags,
+    patch_tag,
+    picture,
+    read_gdal,
+    tag_values,
+    windows,
+    write_gdal,
+)
 
 READER = GeoTiffReader()
 INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")

@@ -12,12 +12,12 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from tiff_files import picture, windows
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
 from caudal.data.readers.base import Array, Pixels
 from caudal.data.readers.images import ImageReader
+from tests.data.readers.tiff_files import picture, windows
 
 READER = ImageReader()
 

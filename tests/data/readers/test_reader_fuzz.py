@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiff_files import picture, write_gdal
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
 from caudal.data.readers import reader_for
+from tests.data.readers.tiff_files import picture, write_gdal
 
 ROUNDS = 70
 

@@ -178,10 +178,11 @@ class _Plot:
         assert mark.y is not None
         x, y = self._x(mark.x, 100), self.y_px(mark.y)
         anchor = "start" if x < 15 else "end" if x > 85 else "middle"
-        above = y - 11 if y > _TOP_PX + 12 else y + 20
+        # Below, where the curves of a better figure do not pass; above where there is no room.
+        foot = y + 20 if y + 24 < _TOP_PX + self._tall else y - 11
         return (
             f'<circle class="mark" cx="{x:.2f}%" cy="{y:.1f}" r="5"/>'
-            f'<text class="name strong" x="{x:.2f}%" y="{above:.1f}" text-anchor="{anchor}">'
+            f'<text class="name strong" x="{x:.2f}%" y="{foot:.1f}" text-anchor="{anchor}">'
             f"{escape(mark.text)}</text>"
         )
 

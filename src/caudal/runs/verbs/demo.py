@@ -23,8 +23,8 @@ from caudal.runs.verbs.predict import predict
 from caudal.runs.verbs.report import report
 from caudal.runs.verbs.train import train
 
-STEPS = 260
-"""Steps of the demo: a little more than a minute on two processors; a real run takes six times as many."""
+STEPS = 520
+"""Steps of the demo: a little more than a minute on two processors; a real run takes about five times as many."""
 
 
 @dataclass(frozen=True)
