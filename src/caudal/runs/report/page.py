@@ -80,13 +80,8 @@ def _facts(story: Story) -> list[tuple[str, str, str]]:
     seconds = story.result.seconds if story.result and not story.resumed_at else story.seconds
     facts = [(_("Time"), axes.seconds(seconds or story.seconds), _steps(story))]
     if story.samples_per_second is not None:
-        facts.append(
-            (
-                _("Speed"),
-                _("{rate:.0f} samples/s").format(rate=story.samples_per_second),
-                _("measured over all steps"),
-            )
-        )
+        rate = f"{story.samples_per_second:.0f}"
+        facts.append((_("Samples a second"), rate, _("measured over all steps")))
     if story.stall is not None:
         facts.append((_("Waiting for data"), axes.percent(story.stall), _("of the steps' time")))
     if story.peaks.get("ram"):

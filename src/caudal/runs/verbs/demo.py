@@ -24,7 +24,7 @@ from caudal.runs.verbs.report import report
 from caudal.runs.verbs.train import train
 
 STEPS = 520
-"""Steps of the demo: a little more than a minute on two processors; a real run takes about five times as many."""
+"""Steps of the demo: about a minute on two processors, where a real run takes several times as many."""
 
 
 @dataclass(frozen=True)
