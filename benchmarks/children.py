@@ -24,9 +24,7 @@ def caudal(
     limit_bytes: int, *words: str | Path, timeout_seconds: float = 3000
 ) -> tuple[dict[str, Any], Ended]:
     """Run a verb with --json in a group of that size; its object and how it ended."""
-    ended = run_in_group(
-        [*CAUDAL, *map(str, words), "--json"], limit_bytes, timeout_seconds, OMP_WAIT_POLICY="PASSIVE"
-    )
+    ended = run_in_group([*CAUDAL, *map(str, words), "--json"], limit_bytes, timeout_seconds)
     return last_object(ended), ended
 
 

@@ -85,7 +85,8 @@ def measure(run: Path, raster: Path, out: Path) -> dict[str, object]:
                 out,
                 grid,
                 Output(("0", "1")),
-                threads=1,
+                threads=2,
+                overlap=False,
                 georeference=Georeference.of(raster),
             )
         return time.perf_counter() - began

@@ -8,6 +8,7 @@ interleaved.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -37,7 +38,7 @@ def make(folder: Path) -> Path:
         for _blob in range(40):
             row, col, radius = draw.integers(0, SIDE), draw.integers(0, SIDE), draw.integers(6, 22)
             y[(rows - row) ** 2 + (cols - col) ** 2 < radius**2] = 1
-        x += 500 * y[:, :, None]
+        x += 500.0 * y[:, :, None]
         options = {"compress": "lzw", "interleave": "pixel"}
         write_tiff(folder / "images" / f"{number:03d}.tif", x.astype(np.uint16), **options)
         write_tiff(folder / "masks" / f"{number:03d}.tif", y[:, :, None], **options)
@@ -119,6 +120,8 @@ def ours(run: Path, steps: int) -> float:
 
 def seed(run: Path, steps: int) -> float:
     """Samples a second when each sample decodes its whole image and mask, then the step, in fp32."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):  # its own settings are the library's
+        os.environ.pop(name, None)
     import rasterio
     import torch
 

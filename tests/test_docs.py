@@ -205,7 +205,9 @@ def test_every_key_and_default_of_the_spec_is_in_the_reference_and_no_other(head
     model = spec_models()[heading]
     rows = {plain(row[0]): row[1] for row in tables(sections(REFERENCE / "spec.md")[heading])}
     fields = {name: field for name, field in model.model_fields.items() if name not in nested(model)}
-    assert rows == {name: shown(field.get_default(call_default_factory=True)) for name, field in fields.items()}
+    assert rows == {
+        name: shown(field.get_default(call_default_factory=True)) for name, field in fields.items()
+    }
 
 
 @pytest.mark.parametrize("heading", spec_models())

@@ -56,8 +56,11 @@ def test_events_survive_a_file_whose_last_line_was_cut(tmp_path: Path) -> None:
     log.close()
     with path.open("a") as file:
         file.write('{"kind": "tile_do')
+    log = events.JsonLines(path)
+    log(events.TileDone(2, 2))
+    log.close()
     kinds = [event.kind for event in events.read(path)]
-    assert kinds == ["warned", "tile_done"]
+    assert kinds == ["warned", "tile_done", "tile_done"]
     assert json.loads(path.read_text().splitlines()[0])["message"] == "año"
 
 

@@ -223,6 +223,7 @@ def predict(
     device: Device = None,
     scores: Annotated[bool, typer.Option(help=_("Write a probability for each class."))] = False,
     d4: Annotated[bool, typer.Option(help=_("Average over flips and turns; eight times the work."))] = False,
+    exact: Annotated[bool, typer.Option(help=_("Tiles that equal the whole raster; more work."))] = False,
     as_json: Json = False,
 ) -> None:
     """See `runs/verbs/predict.py`."""
@@ -240,6 +241,7 @@ def predict(
                 device=device,
                 scores=scores,
                 average_d4=d4,
+                exact=exact,
                 listeners=[live],
             )
         _finish(face, result)

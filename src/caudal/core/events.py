@@ -151,6 +151,8 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        if path.stat().st_size and not _ends_with_newline(path):
+            self._file.write("\n")  # a kill cut the last line; the next event begins its own
 
     def __call__(self, event: Event) -> None:
         """Write one line."""
@@ -159,6 +161,12 @@ class JsonLines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read() == b"\n"
 
 
 def encode(event: Event) -> str:
@@ -174,4 +182,6 @@ def read(path: Path) -> Iterator[Event]:
                 record: dict[str, Any] = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            yield KINDS[record.pop("kind")](**record)
+            kind = KINDS.get(record.pop("kind"))
+            if kind is not None:  # a later version may know more
+                yield kind(**record)

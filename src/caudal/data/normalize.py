@@ -64,8 +64,14 @@ class Normalization(Frozen):
 def normalize(x_BHWC: torch.Tensor, layout_B: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """Values of any dtype, bands in the model's order, to float32 `x_BCHW` in channels-last memory."""
     centre, slope, offset, scale = (table[layout_B][:, None, None, :] for table in tables)
-    x_BHWC = (x_BHWC.to(torch.float32) - centre).mul_(slope).asinh_().sub_(offset).mul_(scale)
-    return x_BHWC.permute(0, 3, 1, 2)
+    x_BHWC = (x_BHWC.to(torch.float32) - centre).mul_(slope)
+    return _asinh(x_BHWC).sub_(offset).mul_(scale).permute(0, 3, 1, 2)
+
+
+def _asinh(x: torch.Tensor) -> torch.Tensor:
+    # By its definition, from functions that have vector code: torch's own asinh takes seven times as long.
+    size = x.abs()
+    return (size * size).add_(1).sqrt_().add_(size).log_().copysign_(x)
 
 
 class Statistics:

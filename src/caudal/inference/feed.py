@@ -10,7 +10,7 @@ copied into the two or three tiles that need it. A fixed number is decoded ahead
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from caudal.data.readers.base import Header, Pixels
 from caudal.inference.tiles import Tile, TileGrid
 
 Valid = npt.NDArray[np.bool_]
-BATCHES_AHEAD = 2
+BATCHES_AHEAD, LEAST_AHEAD = 2, 4
 
 
 class WindowReader(Protocol):
@@ -66,8 +66,11 @@ class Batch:
 class _Chunks:
     """Chunks by number, row-major, decoded ahead by a pool."""
 
-    def __init__(self, reader: WindowReader, grid: TileGrid, ahead: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, reader: WindowReader, grid: TileGrid, ahead: int, overlap: bool, pool: ThreadPoolExecutor
+    ) -> None:
         self._reader, self._grid, self._ahead, self._pool = reader, grid, ahead, pool
+        self._overlap = overlap
         self._pending: dict[int, Future[Pixels]] = {}
         self._next = 0
 
@@ -92,20 +95,34 @@ class _Chunks:
         """
         for number in [known for known in self._pending if known < numbers.start]:
             del self._pending[number]
-        while self._next < min(len(self._grid), numbers.stop + self._ahead):
-            self._pending[self._next] = self._pool.submit(self._reader.read, self.window(self._next))
-            self._next += 1
+        if self._overlap or self._next < numbers.stop:
+            while self._next < min(len(self._grid), numbers.stop + self._ahead):
+                self._pending[self._next] = self._pool.submit(self._reader.read, self.window(self._next))
+                self._next += 1
+            if not self._overlap:
+                wait(self._pending.values())
         return [(self.window(number), self._pending[number].result()) for number in numbers]
 
 
-def feed(reader: WindowReader, grid: TileGrid, batch: int, threads: int) -> Generator[Batch]:
+def chunks_ahead(batch: int) -> int:
+    """How many chunks are decoded before they are needed."""
+    return max(BATCHES_AHEAD * batch, LEAST_AHEAD)
+
+
+def feed(
+    reader: WindowReader, grid: TileGrid, batch: int, threads: int, overlap: bool = True
+) -> Generator[Batch]:
     """The tiles of `grid` in batches of at most `batch` for the model, decoded by `threads` threads.
 
-    At most two batches are decoded ahead. A batch's arrays are its own: nothing here touches them again, and
-    whoever takes it should let go of them as soon as the model is through.
+    With `overlap` that goes on while the model runs, which is right when the model has a device of its own.
+    Without, decoding and the model take turns on the same processors: a model whose threads work in step
+    loses all of them while one of them waits for a processor.
+
+    No more than `chunks_ahead` are decoded ahead. A batch's arrays are its own: nothing here touches them
+    again, and whoever takes it should let go of them as soon as the model is through.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="caudal-tiles") as pool:
-        chunks = _Chunks(reader, grid, BATCHES_AHEAD * batch, pool)
+        chunks = _Chunks(reader, grid, chunks_ahead(batch), overlap, pool)
         try:
             yield from _batches(reader, chunks, grid, batch)
         finally:

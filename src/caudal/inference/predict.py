@@ -22,7 +22,7 @@ from caudal.core.messages import _
 from caudal.core.units import MIB
 from caudal.data.readers.base import Source
 from caudal.inference.encode import Output
-from caudal.inference.feed import BATCHES_AHEAD
+from caudal.inference.feed import chunks_ahead
 from caudal.inference.mosaic import Codec, CogWriter, Georeference, cache_bytes, disk_errors
 from caudal.inference.pyramid import WINDOW_PX
 from caudal.inference.scores import Region, score_windows
@@ -75,6 +75,7 @@ def predict_raster(
     *,
     batch: int = 1,
     threads: int = 1,
+    overlap: bool = True,
     average_d4: bool = False,
     georeference: Georeference | None = None,
     codec: Codec = "deflate",
@@ -84,7 +85,8 @@ def predict_raster(
 
     `forward` takes `(x_NHWC, valid_NHW | None)`, the pixels in the file's dtype with H and W multiples of
     `grid.multiple`, and gives `scores_NCHW` (float32, same H and W), which it gives away: they are written
-    into. It is called from this thread. `threads` decode ahead. `average_d4` averages it over flips and
+    into. It is called from this thread. `threads` decode ahead, beside the model or in
+    turns with it (`overlap`, see `feed`). `average_d4` averages it over flips and
     quarter turns. Pixels that are not valid become nodata, as do tiles that cannot be read: those are in the
     summary, and each is a `Warned` event.
 
@@ -112,6 +114,7 @@ def predict_raster(
             output.channels,
             batch=batch,
             threads=threads,
+            overlap=overlap,
             average_d4=average_d4,
             scratch=out.parent,
         )
@@ -208,7 +211,7 @@ def working_bytes(
     tile_px, pixel_bytes = height * width, bands * itemsize + 1
     batch = min(batch, len(grid))
     # Chunks: those of the tile at hand, and those decoded ahead.
-    chunks = min(len(grid), BATCHES_AHEAD * batch + (2 if grid.mode == "blend" else 3))
+    chunks = min(len(grid), chunks_ahead(batch) + (2 if grid.mode == "blend" else 3))
     chunk_bytes = height * min(grid.core, grid.width) * pixel_bytes
     input_bytes, score_bytes = tile_px * pixel_bytes, tile_px * channels * 4
     # While the model runs its input is held as well; afterwards the tile that is encoded.

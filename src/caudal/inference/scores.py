@@ -47,6 +47,7 @@ def score_windows(
     *,
     batch: int = 1,
     threads: int = 1,
+    overlap: bool = True,
     average_d4: bool = False,
     scratch: Path | None = None,
 ) -> Generator[Region]:
@@ -64,7 +65,7 @@ def score_windows(
             spool = Spool(source, grid.largest[0], scratch)
             stack.callback(spool.close)
             reader = spool
-        batches = feed(reader, grid, batch, threads)
+        batches = feed(reader, grid, batch, threads, overlap)
         stack.enter_context(closing(batches))
         for some in batches:
             scores_NCHW = _run(forward, some, channels)

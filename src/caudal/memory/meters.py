@@ -114,19 +114,29 @@ class Watch:
         self._listen = listen
         self._stop = threading.Event()
         self._peak = Bytes(0)
+        self._lock = threading.Lock()
         self._exact = PeakMeter()
         self._thread = threading.Thread(target=self._run, name="caudal-memory-watch", daemon=True)
 
     @property
     def peak(self) -> Bytes:
         """The most charged bytes seen, of the tree (sampled) or of this process (exact)."""
-        return Bytes(max(self._peak, self._exact.peak()))
+        self._look()
+        return self._peak
+
+    def _look(self) -> Bytes:
+        with self._lock:
+            now = charged_bytes()
+            self._peak = Bytes(max(self._peak, now, self._exact.peak()))
+            # A new mark each time: file pages that came in since the last one would count as charged.
+            if self._exact.resettable:
+                self._exact.reset()
+            return now
 
     def _run(self) -> None:
         last = 0.0
         while not self._stop.wait(self._period_seconds):
-            now = charged_bytes()
-            self._peak = Bytes(max(self._peak, now))
+            now = self._look()
             # The trace needs no more than one point a second; the peak takes every reading.
             if self._listen and time.monotonic() - last >= 1.0:
                 last = time.monotonic()
@@ -139,4 +149,4 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._peak = Bytes(max(self._peak, charged_bytes()))
+        self._look()

@@ -26,10 +26,10 @@ from caudal.models import weights
 from caudal.models.fold import folded
 from caudal.runs import assemble
 from caudal.runs.machine import processors, settle
-from caudal.runs.tiling import ENOUGH_BYTES, Tiling, candidates, tiling_bytes
+from caudal.runs.tiling import Tiling, candidates, tiling_bytes
 from caudal.training import precision
 
-_MEASURED_SIDES_PX = (256, 512)
+_MEASURED_SIDES_PX = (256, 576)
 
 
 @dataclass
@@ -72,24 +72,20 @@ class Loaded:
                 path=str(path),
             )
 
-    def tiling(self, budget: Bytes, path: Path) -> tuple[Tiling, Bytes]:
-        """The tiles for a raster: the fewest forwards a pixel among those that fit; and the whole peak.
+    def tiling(self, budget: Bytes, path: Path, exact: bool = False) -> tuple[Tiling, Bytes]:
+        """The best tiles for a raster that fit, and the peak of the whole process with them.
 
         Raises:
             DoesNotFit: not even the smallest tile fits.
         """
         header = reader_for(path).header(path)
-        multiple, context = int(self.model.multiple_px), int(self.model.receptive_field_px)  # type: ignore[arg-type]
-        rows = candidates(context, multiple)
-        fitting = []
+        multiple, reach = int(self.model.multiple_px), int(self.model.receptive_field_px)  # type: ignore[arg-type]
+        rows = candidates(reach, multiple, exact)
         for tiling in rows:
             needed = self._needed(tiling, header)
-            if needed <= budget and (needed - self.base <= ENOUGH_BYTES or tiling == rows[-1]):
-                fitting.append((_forwards_a_pixel(tiling, header), -tiling.core_px, tiling, needed))
-        if not fitting:
-            raise planner.refusal(self._holders(rows[-1], header), budget, None)
-        _share, _core, tiling, needed = min(fitting, key=lambda row: row[:2])
-        return tiling, needed
+            if needed <= budget:
+                return tiling, needed
+        raise planner.refusal(self._holders(rows[-1], header), budget, None)
 
     def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
         ram, _vram = tiling_bytes(tiling, self.forwards, header, self.card.outputs)
@@ -108,11 +104,6 @@ def _scratch(tiling: Tiling, header: Header) -> Bytes:
     """Blocks that decoding one tile's part holds beside it."""
     block_px = header.block[0] * header.block[1]
     return Bytes(2 * min(block_px, header.height * header.width) * header.pixel_bytes)
-
-
-def _forwards_a_pixel(tiling: Tiling, header: Header) -> float:
-    grid = tiling.grid(header)
-    return sum(tile.read.area_px for tile in grid) / (header.height * header.width)
 
 
 def load_model(path: Path, device: str) -> Loaded:

@@ -31,7 +31,7 @@ from caudal.runs.machine import settle
 from caudal.runs.spec import RunSpec
 
 OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
-FORWARD_SIDES_PX = (256, 512)
+FORWARD_SIDES_PX = (256, 576)
 _STEPS = 2  # the first of a size makes the kernels for it; the second is measured
 # The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
 LEAST_RAM = Bytes(160 * 2**20)
@@ -117,10 +117,10 @@ def measure(request: ProbeRequest) -> ProbeResult:
     """Measure in this process. Imports what a run imports, so that its base is the run's base."""
     import rich.progress  # noqa: F401 - a run draws with it
     import torch
-    from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
     from caudal.data.normalize import Normalization
-    from caudal.runs import assemble
+    from caudal.runs import assemble, loaded, scoring, tensorboard  # noqa: F401 - a run has them all
+    from caudal.training import loop  # noqa: F401
     from caudal.training import precision as precisions
 
     for name in READERS.names():

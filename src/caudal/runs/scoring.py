@@ -69,7 +69,9 @@ def score_image(
     scratch: Path | None = None,
 ) -> None:
     """Score one image against `truth`, which gives the class numbers of a window."""
-    regions = score_windows(source, forward, tiling.grid(source.header), channels, scratch=scratch)
+    regions = score_windows(
+        source, forward, tiling.grid(source.header), channels, overlap=False, scratch=scratch
+    )
     with closing(regions):
         for region in regions:
             if region.scores_CHW is None:

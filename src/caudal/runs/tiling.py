@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from caudal.core.config import Frozen
 from caudal.core.geometry import round_up
-from caudal.core.units import MIB, Bytes
+from caudal.core.units import Bytes
 from caudal.data.readers.base import Header
 from caudal.inference.predict import working_bytes
 from caudal.inference.tiles import Mode, TileGrid
 from caudal.memory import cost
 from caudal.memory.cost import Forward
 
-CORES_PX = (1024, 768, 512, 384, 256, 128)
-# Larger tiles save a few forwards and cost a lot; no raster needs more than this to be fast.
-ENOUGH_BYTES = Bytes(320 * MIB)
+# Steps between tiles. Neighbours that are blended overlap by an eighth of a step, whatever the step, so that
+# larger tiles save nothing; exact tiles share the model's whole reach and are better large.
+BLENDED_PX = (512, 256, 128)
+EXACT_PX = (1024, 768, 512, 256, 128)
+_OVERLAP = 8
 
 
 class Tiling(Frozen):
@@ -22,7 +24,7 @@ class Tiling(Frozen):
     core_px: int
     context_px: int
     multiple_px: int
-    mode: Mode = "exact"
+    mode: Mode = "blend"
 
     @property
     def side_px(self) -> int:
@@ -46,17 +48,19 @@ def tiling_bytes(
     return Bytes(ram + own), vram
 
 
-def candidates(context_px: int, multiple_px: int) -> list[Tiling]:
-    """Every tiling, largest first. A context that would dwarf a tile is blended over instead."""
-    found = []
-    for core in CORES_PX:
-        if core < multiple_px or core % multiple_px:
-            continue
-        exact = 2 * context_px <= core
-        context = context_px if exact else core // 8
-        found.append(
-            Tiling(
-                core_px=core, context_px=context, multiple_px=multiple_px, mode="exact" if exact else "blend"
-            )
+def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
+    """Every tiling, best first; `reach_px` is how far the model sees.
+
+    Exact tiles give what the whole image would give, up to rounding. Blended ones see less of their
+    surroundings at the rim, where their neighbour counts for more, and cost less.
+    """
+    cores = [core for core in (EXACT_PX if exact else BLENDED_PX) if core % multiple_px == 0]
+    return [
+        Tiling(
+            core_px=core,
+            context_px=reach_px if exact else max(multiple_px // 2, core // (2 * _OVERLAP)),
+            multiple_px=multiple_px,
+            mode="exact" if exact else "blend",
         )
-    return found
+        for core in cores or [round_up(BLENDED_PX[-1], multiple_px)]
+    ]

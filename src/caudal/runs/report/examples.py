@@ -97,7 +97,7 @@ def _tiling(loaded: Loaded, plan: TrainPlan) -> Tiling:
     """The largest tile, up to `_LARGEST_TILE_PX`, that fits into the run's budget with room to spare."""
     multiple, context = int(loaded.model.multiple_px), int(loaded.model.receptive_field_px)  # type: ignore[arg-type]
     room = (plan.memory.ram - plan.probe.imported) * _TILE_SHARE
-    for tiling in candidates(context, multiple):
+    for tiling in candidates(context, multiple, exact=False):
         needed, _vram = cost.forward_bytes(loaded.forwards, tiling.side_px**2)
         if tiling.side_px <= _LARGEST_TILE_PX and needed <= room:
             return tiling

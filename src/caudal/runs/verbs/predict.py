@@ -19,10 +19,8 @@ from caudal.inference.mosaic import Georeference
 from caudal.inference.predict import PredictionSummary, predict_raster
 from caudal.memory.meters import Watch
 from caudal.runs.loaded import Loaded, load_model
-from caudal.runs.machine import ram_budget
+from caudal.runs.machine import processors, ram_budget
 from caudal.runs.result import Result
-
-_DECODE_THREADS = 1  # decoding takes a hundredth of the model's time
 
 
 def predict(
@@ -34,12 +32,14 @@ def predict(
     device: str | None = None,
     scores: bool = False,
     average_d4: bool = False,
+    exact: bool = False,
     listeners: Sequence[Sink] = (),
 ) -> Result:
     """Write a class map (or, with `scores`, a probability for each class) of each input as a COG.
 
     One input is written to the file `out`; several, or a folder, into the folder `out` under their own
-    names. `average_d4` averages over the eight symmetries of the square, at eight times the cost.
+    names. `average_d4` averages over the eight symmetries of the square, at eight times the cost. `exact`
+    tiles give what the whole raster at once would give, and cost more than blended ones.
 
     Raises:
         BadModel: there is no model that may be opened.
@@ -68,7 +68,7 @@ def predict(
         coverage: list[float] = []
         for path, output in zip(paths, outputs, strict=True):
             summary, needed = _predict_one(
-                loaded, path, output, budget, scores, average_d4, listeners, warnings
+                loaded, path, output, budget, scores, average_d4, exact, listeners, warnings
             )
             predicted = max(predicted, needed)
             pixels += summary.total_px
@@ -116,13 +116,14 @@ def _predict_one(
     budget: Bytes,
     scores: bool,
     average_d4: bool,
+    exact: bool,
     listeners: Sequence[Sink],
     warnings: list[str],
 ) -> tuple[PredictionSummary, Bytes]:
     with reader_for(path).open(path) as source:
         header = source.header
         loaded.check_bands(header.bands, path)
-        tiling, needed = loaded.tiling(budget, path)
+        tiling, needed = loaded.tiling(budget, path, exact)
         number = loaded.normalization.layout_for(header.band_names)
         values = loaded.classes.values if loaded.classes else range(loaded.card.outputs)
         kind: Literal["classes", "scores"] = "scores" if scores else "classes"
@@ -137,7 +138,8 @@ def _predict_one(
             out,
             tiling.grid(header),
             Output(tuple(str(value) for value in values), kind=kind),
-            threads=_DECODE_THREADS,
+            threads=processors(),
+            overlap=loaded.device != "cpu",
             average_d4=average_d4,
             georeference=Georeference.of(path),
             events=tell,

@@ -63,7 +63,7 @@ from caudal.training.loop import Loop
 # Scoring while training goes on may take this share of the training's own work.
 _VALIDATION_SHARE = 0.1
 _FORWARDS_A_STEP = 3  # forward, and backward twice as long
-_VALIDATION_SIDE_PX = 512  # the largest tile that the probe measured
+_VALIDATION_SIDE_PX = 576  # the largest tile that the probe measured
 
 
 def train(
@@ -395,7 +395,7 @@ def make_reader(index: Index, classes: Classes, normalization: Normalization) ->
 def validation_tiling(model: nn.Module) -> Tiling:
     """The largest tiling whose tiles the probe has measured."""
     context, multiple = int(model.receptive_field_px), int(model.multiple_px)  # type: ignore[arg-type]
-    all_of_them = candidates(context, multiple)
+    all_of_them = candidates(context, multiple, exact=False)
     fitting = [tiling for tiling in all_of_them if tiling.side_px <= _VALIDATION_SIDE_PX]
     return fitting[0] if fitting else all_of_them[-1]
 
