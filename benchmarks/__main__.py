@@ -21,9 +21,9 @@ STORE, PAGE = HERE / "results.json", HERE / "RESULTS.md"
 def main() -> None:
     """Measure what is named, or all."""
     names = sys.argv[1:] or list(ROWS)
-    stored = json.loads(STORE.read_text()) if STORE.exists() else {}
     for name in names:
         row = get(name)()
+        stored = json.loads(STORE.read_text()) if STORE.exists() else {}
         stored[name] = {**row.__dict__, "date": date.today().isoformat(), "machine": machine()}
         STORE.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
         PAGE.write_text(page({key: stored[key] for key in ROWS if key in stored}))

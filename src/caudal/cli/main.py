@@ -123,8 +123,8 @@ def demo(out: Out = None, ram: Ram = None, as_json: Json = False) -> None:
     """See `runs/verbs/demo.py`."""
     from caudal.runs.verbs.demo import demo as run_demo
 
-    with _face(as_json) as face, Live(face.console) as live:
-        result = run_demo(out or "demo", ram=ram or "1GiB", listeners=[live])
+    with _face(as_json) as face, _stopping() as stop, Live(face.console) as live:
+        result = run_demo(out or "demo", ram=ram or "1GiB", listeners=[live], stop=stop)
     _finish(face, result)
 
 
