@@ -87,8 +87,8 @@ def ours(run: Path, steps: int) -> float:
     from caudal.runs.folder import RunFolder
     from caudal.runs.machine import settle
     from caudal.runs.plan import TrainPlan
+    from caudal.runs.survey import Survey
     from caudal.runs.verbs.plan import make_cutter, open_data
-    from caudal.runs.verbs.train import make_reader
     from caudal.training import precision
 
     settle()
@@ -106,7 +106,7 @@ def ours(run: Path, steps: int) -> float:
     stepper, average = assemble.make_stepper(plan.spec, task, model, normalization, number, plan.micro_batch)
     warm = 8
     with PatchStream(
-        make_cutter(plan.spec, index, parts, plan.patch_px), make_reader(index, classes, normalization),
+        make_cutter(plan.spec, index, parts, plan.patch_px), Survey(normalization, classes, ()).reader(index),
         Arena(Bytes(plan.arena)), batch=plan.spec.training.batch, open_chunks=plan.open_chunks,
         threads=plan.spec.data.threads, stop=steps + warm,
     ) as stream:  # fmt: skip

@@ -18,7 +18,7 @@ from caudal.runs.loaded import Loaded, load_model
 from caudal.runs.machine import ram_budget
 from caudal.runs.result import Result
 from caudal.runs.scoring import score_images
-from caudal.runs.verbs.train import make_reader
+from caudal.runs.survey import Survey
 from caudal.tasks import TASKS
 
 
@@ -56,7 +56,7 @@ def evaluate(
         tiling, predicted = loaded.tiling(budget, index.image(widest))
         names = tuple(str(value) for value in loaded.classes.values)
         scorer = TASKS.get(loaded.card.task)(names).scorer()
-        reader = make_reader(index, loaded.classes, loaded.normalization)
+        reader = Survey(loaded.normalization, loaded.classes, ()).reader(index)
         numbers = _layout_numbers(index, loaded)
         score_images(
             index,

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from caudal.core.errors import BadValues, Interrupted, UsageError
+from caudal.core.errors import Interrupted
 from caudal.core.events import (
     Events,
     JsonLines,
     MemoryRead,
     RunEnded,
     RunStarted,
-    Scanned,
     Sink,
     StepDone,
     Warned,
 )
-from caudal.core.messages import _
 from caudal.core.units import Bytes
-from caudal.data.classes import Classes, infer
 from caudal.data.index import Index
-from caudal.data.normalize import Normalization
 from caudal.data.paths import local_path
-from caudal.data.samples import ChunkReader, OpenFiles
-from caudal.data.scan import scan
-from caudal.data.split import Split
 from caudal.data.stream import PatchStream
 from caudal.inference.forward import Forward
 from caudal.memory import vram
@@ -51,6 +41,7 @@ from caudal.runs.plan import TrainPlan
 from caudal.runs.result import Result
 from caudal.runs.scoring import choose_views, score_images, score_views
 from caudal.runs.spec import RunSpec
+from caudal.runs.survey import Survey, survey
 from caudal.runs.tensorboard import Curves
 from caudal.runs.tiling import Tiling, candidates
 from caudal.runs.verbs.plan import make_cutter, make_spec, open_data, resolve
@@ -101,15 +92,6 @@ def train(
         return _Training(made, folder, again, listeners, stop or threading.Event()).run()
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What the scan found, as it is stored with the run."""
-
-    normalization: Normalization
-    classes: Classes
-    warnings: tuple[str, ...]
-
-
 class _Training:
     """One call of `train`: owns the events, the meters and the objects of a run."""
 
@@ -156,7 +138,9 @@ class _Training:
         index, parts = open_data(self.spec)
         for text in (*self.plan.warnings,):
             self._warn(text)
-        facts = self._facts(index, parts)
+        facts = survey(self.plan, self.folder, self.again, index, parts, self.events)
+        for text in facts.warnings:
+            self._warn(text)
         names = assemble.class_names(facts.classes)
         task = assemble.make_task(self.spec, names)
         number = precision.choose(self.plan.device, self.spec.training.precision)
@@ -174,7 +158,7 @@ class _Training:
         if found:
             progress = checkpoint.load(found[-1], model, average.model, stepper.optimizer)
             stepper.scaler.load_state_dict(progress.scaler)
-        reader = make_reader(index, facts.classes, facts.normalization)
+        reader = facts.reader(index)
 
         def forwards_of(scored: nn.Module) -> Any:
             ready = folded(scored)
@@ -231,7 +215,7 @@ class _Training:
                 loop.run(stream)
         best, card = weights.load(self.folder.model)
         scorer = task.scorer()
-        reader = make_reader(index, facts.classes, facts.normalization)
+        reader = facts.reader(index)
         score_images(
             index, parts.held_out, reader, forwards_of(best), tiling, task.outputs(), scorer, self.folder.path
         )
@@ -242,69 +226,7 @@ class _Training:
         weights.save(self.folder.model, best, card.model_copy(update={"metrics": metrics}))
         return metrics
 
-    def _facts(self, index: Index, parts: Split) -> _Facts:
-        """Scan the pixels, or read what the scan of this run found before."""
-        fingerprint = _fingerprint(index)
-        if self.again and self.folder.scan.is_file():
-            stored = self.folder.read_json(self.folder.scan)
-            if stored["fingerprint"] != fingerprint:
-                raise UsageError(
-                    _("The data have changed since the run in {path} began.").format(path=self.folder.path),
-                    _("Bring them back, or start a new run in another folder."),
-                )
-            found = _Facts(
-                Normalization.model_validate(stored["normalization"]),
-                Classes.model_validate(stored["classes"]),
-                tuple(stored["warnings"]),
-            )
-        else:
-            found = self._scan(index, parts)
-            self.folder.write_json(
-                self.folder.scan,
-                {
-                    "fingerprint": fingerprint,
-                    "normalization": found.normalization.model_dump(mode="json"),
-                    "classes": found.classes.model_dump(mode="json"),
-                    "warnings": list(found.warnings),
-                },
-            )
-        for text in found.warnings:
-            self._warn(text)
-        return found
-
-    def _scan(self, index: Index, parts: Split) -> _Facts:
-        seen = scan(
-            index,
-            parts,
-            self.plan.patch_px,
-            self.spec.seed,
-            self.spec.data.threads,
-            lambda done, total: self.events(Scanned(done, total)),
-        )
-        values = set(seen.train_values) | set(seen.held_out_values)
-        note = ""
-        if self.spec.data.classes:
-            classes = Classes(values=self.spec.data.classes, ignored=self.spec.data.ignored)
-        else:
-            classes, note = infer(values)
-        learned = [value for value in classes.values if seen.train_values.get(value)]
-        if len(learned) < 2:
-            raise BadValues(
-                _("The training masks hold one class alone: {values}.").format(
-                    values=", ".join(map(str, learned)) or "-"
-                ),
-                _("There is nothing to tell apart; check the masks, or set split.fold to another part."),
-            )
-        warnings = [note] if note else []
-        for value in classes.values:
-            for where, count in ((_("training"), seen.train_values), (_("held-out"), seen.held_out_values)):
-                if not count.get(value):
-                    warnings.append(
-                        _("Class {value} is in no mask of the {part} part.").format(value=value, part=where)
-                    )
-        return _Facts(seen.normalization, classes, tuple(warnings))
-
-    def _card(self, index: Index, facts: _Facts, outputs: int, metrics: Metrics) -> weights.ModelCard:
+    def _card(self, index: Index, facts: Survey, outputs: int, metrics: Metrics) -> weights.ModelCard:
         model = weights.build(self.spec.model.name, index.bands, outputs, self.spec.model.config)
         return weights.ModelCard(
             task=self.spec.task,
@@ -387,24 +309,12 @@ class _Training:
         )
 
 
-def make_reader(index: Index, classes: Classes, normalization: Normalization) -> ChunkReader:
-    """What reads chunks of the data; pixels that are not valid take the value that becomes 0."""
-    return ChunkReader(index, classes, normalization.fill(), OpenFiles())
-
-
 def validation_tiling(model: nn.Module) -> Tiling:
     """The largest tiling whose tiles the probe has measured."""
     context, multiple = int(model.receptive_field_px), int(model.multiple_px)  # type: ignore[arg-type]
     all_of_them = candidates(context, multiple, exact=False)
     fitting = [tiling for tiling in all_of_them if tiling.side_px <= _VALIDATION_SIDE_PX]
     return fitting[0] if fitting else all_of_them[-1]
-
-
-def _fingerprint(index: Index) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for column in (index.images.blob, index.masks.blob, index.height, index.width, index.bytes):
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
 
 
 def _outcome(error: BaseException) -> str:
