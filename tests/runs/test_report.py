@@ -286,7 +286,7 @@ def test_an_example_shows_what_the_model_says_of_the_whole_image(drawn: Path) ->
     loaded = load_model(drawn, "cpu")
     index = examples._index(TrainPlan.model_validate(folder.read_json(folder.plan)))
     files, i = OpenFiles(), 2
-    tiling = Tiling(core_px=64, context_px=int(loaded.model.receptive_field_px), multiple_px=4)  # type: ignore[arg-type]
+    tiling = Tiling(core_px=64, context_px=int(loaded.model.receptive_field_px), multiple_px=4, mode="exact")  # type: ignore[arg-type]
     pixels, class_HW = examples._predict(loaded, index, files, tiling, i, window)
     whole = files.read(index.image(i), Window(0, 0, 96, 96)).x_HWC
     expected_HW = loaded.forward(0)(whole[None], None)[0].argmax(0)

@@ -76,10 +76,14 @@ class Cutter:
         pixel_bytes = layout.dtype.itemsize * len(layout.order)
         if height * width * pixel_bytes <= CHUNK_BYTES:
             return height, width
-        side = max(2 * self.patch_px, int((CHUNK_BYTES / pixel_bytes) ** 0.5))
-        chunk_w = width if block_w >= width else min(width, round_up(side, block_w))
-        rows = max(2 * self.patch_px, CHUNK_BYTES // (pixel_bytes * chunk_w))
-        return min(height, round_up(rows, block_h)), chunk_w
+        side = int((CHUNK_BYTES / pixel_bytes) ** 0.5)
+        chunk_w = width if block_w >= width else min(width, self._whole_blocks(side, block_w))
+        rows = CHUNK_BYTES // (pixel_bytes * chunk_w)
+        return min(height, self._whole_blocks(rows, block_h)), chunk_w
+
+    def _whole_blocks(self, size: int, block: int) -> int:
+        """The most whole blocks in `size`, but enough for two patches."""
+        return max(size // block * block, round_up(2 * self.patch_px, block))
 
     @property
     def largest_bytes(self) -> int:
