@@ -16,7 +16,7 @@ from caudal.memory.levers.shuffle_bytes import ShuffleBytes
 from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Pool, Rejected
 
 # A larger micro-batch must earn its bytes: one that is not this much faster is not taken.
-WORTHWHILE_GAIN = 0.03
+WORTHWHILE_GAIN = 0.1
 
 Holders = Callable[[int, int], Sequence[Holder]]
 """The holders of a run for (micro-batch, open blocks)."""
