@@ -37,7 +37,8 @@ def make(folder: Path) -> Path:
         y = np.zeros((SIDE, SIDE), np.uint8)
         for _blob in range(40):
             row, col, radius = draw.integers(0, SIDE), draw.integers(0, SIDE), draw.integers(6, 22)
-            y[(rows - row) ** 2 + (cols - col) ** 2 < radius**2] = 1
+            near = slice(max(0, row - radius), row + radius), slice(max(0, col - radius), col + radius)
+            y[near][(rows[near] - row) ** 2 + (cols[near] - col) ** 2 < radius**2] = 1
         x += 500.0 * y[:, :, None]
         options = {"compress": "lzw", "interleave": "pixel"}
         write_tiff(folder / "images" / f"{number:03d}.tif", x.astype(np.uint16), **options)
@@ -108,7 +109,7 @@ def ours(run: Path, steps: int) -> float:
     with PatchStream(
         make_cutter(plan.spec, index, parts, plan.patch_px), Survey(normalization, classes, ()).reader(index),
         Arena(Bytes(plan.arena)), batch=plan.spec.training.batch, open_chunks=plan.open_chunks,
-        threads=plan.spec.data.threads, stop=steps + warm,
+        threads=plan.spec.data.threads, stop=steps + warm, overlap=False,
     ) as stream:  # fmt: skip
         for done, batch in enumerate(stream):
             if done == warm:

@@ -47,7 +47,13 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 
 def batches(
-    index: Index, stop: int, start: int = 0, threads: int = 2, k: int = 3, files: OpenFiles | None = None
+    index: Index,
+    stop: int,
+    start: int = 0,
+    threads: int = 2,
+    k: int = 3,
+    files: OpenFiles | None = None,
+    overlap: bool = True,
 ) -> list[tuple[bytes, bytes, tuple[int, ...]]]:
     cutter = Cutter(index, tuple(range(len(index))), PATCH, seed=5)
     reader = ChunkReader(
@@ -55,7 +61,15 @@ def batches(
     )
     arena = Arena(StreamSize.of(cutter, BATCH, k).arena_bytes)
     with PatchStream(
-        cutter, reader, arena, batch=BATCH, open_chunks=k, threads=threads, start=start, stop=stop
+        cutter,
+        reader,
+        arena,
+        batch=BATCH,
+        open_chunks=k,
+        threads=threads,
+        start=start,
+        stop=stop,
+        overlap=overlap,
     ) as stream:
         found = [(b.x_BHWC.tobytes(), b.y_BHW.tobytes(), tuple(b.sample_B.tolist())) for b in stream]
     assert arena.peak <= arena.capacity
@@ -65,6 +79,8 @@ def batches(
 def test_threads_and_the_start_change_who_works_and_nothing_else(index: Index) -> None:
     whole = batches(index, 40, threads=1)
     assert batches(index, 40, threads=4) == whole
+    for threads in (1, 3):
+        assert batches(index, 40, threads=threads, overlap=False) == whole
     for start in (1, 7, 19, 38):
         assert batches(index, 40, start=start, threads=3) == whole[start:]
 

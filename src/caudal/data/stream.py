@@ -25,6 +25,7 @@ from caudal.data.samples import ChunkReader, cut_patch
 from caudal.memory.arena import Arena, ArenaClosed
 
 _BATCH_BUFFERS = 2  # the batch in use, and the one being put together
+_TURN_BATCHES = 8  # what is decoded in a turn, where decoding and the consumer take turns
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,13 @@ class StreamSize:
 
 
 class PatchStream:
-    """Batches `start` … `stop` of a run, as an iterator. Use it in a `with`, or `close` it."""
+    """Batches `start` … `stop` of a run, as an iterator. Use it in a `with`, or `close` it.
+
+    With `overlap` the threads decode while the consumer works, which is right when its model has a device of
+    its own. Without, they take turns: when a batch is missing, all threads decode some batches ahead, and
+    rest while the consumer works. On a CPU that is faster, because the threads of a model work in step and
+    all of them lose what one of them loses.
+    """
 
     def __init__(
         self,
@@ -79,6 +86,7 @@ class PatchStream:
         threads: int,
         stop: int,
         start: int = 0,
+        overlap: bool = True,
     ) -> None:
         self._cutter, self._reader = cutter, reader
         self._batch, self._open_chunks = batch, open_chunks
@@ -94,6 +102,11 @@ class PatchStream:
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._closed = False
+        self._overlap = overlap
+        self._gate = threading.Event()  # open while threads may begin another chunk
+        if overlap:
+            self._gate.set()
+        self._decoding = self._without_room = self._ended = 0  # threads, under `_changed`
         self._work = self._visits()
         self._next_visit = threading.Lock()
         self._threads = [
@@ -145,19 +158,31 @@ class PatchStream:
     def _decode(self) -> None:
         try:
             while True:
+                self._gate.wait()
                 with self._next_visit:  # slots are granted in the order of visits, or it could deadlock
                     item = next(self._work, None)
                     if item is None:
-                        return
+                        break
                     laid_out, visit, samples = item
+                    self._note(without_room=1)
                     slots = self._slots.take(int((samples >= 0).sum()))
+                    self._note(without_room=-1, decoding=1)
                 self._fill(laid_out, visit, samples, slots)
+                self._note(decoding=-1)
+            self._note(ended=1)
         except ArenaClosed:
             return
         except BaseException as error:  # handed to the consumer, who raises it
             with self._changed:
                 self._error = self._error or error
                 self._changed.notify_all()
+
+    def _note(self, decoding: int = 0, without_room: int = 0, ended: int = 0) -> None:
+        with self._changed:
+            self._decoding += decoding
+            self._without_room += without_room
+            self._ended += ended
+            self._changed.notify_all()
 
     def _fill(
         self, laid_out: EpochOrder, visit: int, samples: npt.NDArray[np.int64], slots: list[int]
@@ -193,11 +218,8 @@ class PatchStream:
         samples = np.arange(self._position * self._batch, (self._position + 1) * self._batch)
         began = time.perf_counter()
         with self._changed:
-            while not all(int(s) in self._ready for s in samples):
-                if self._error:
-                    raise self._error
-                assert not self._closed, "the stream was closed"
-                self._changed.wait()
+            if not self._complete(samples):
+                self._wait(samples)
             slots = [self._ready.pop(int(s)) for s in samples]
         stall_seconds = time.perf_counter() - began
         x, y = next(self._buffers)
@@ -208,9 +230,34 @@ class PatchStream:
         layouts = np.array([slot >> 32 for slot in slots], np.int64)
         return Batch(x, y, layouts, samples, stall_seconds)
 
+    def _complete(self, samples: npt.NDArray[np.int64]) -> bool:
+        return all(int(s) in self._ready for s in samples)
+
+    def _enough_ahead(self) -> bool:
+        nobody_can = self._ended == len(self._threads) or bool(self._without_room)
+        full = nobody_can and not self._decoding
+        return self._overlap or full or len(self._ready) >= _TURN_BATCHES * self._batch
+
+    def _wait(self, samples: npt.NDArray[np.int64]) -> None:
+        """Wait, with `_changed` held, until the batch is there; without overlap, until the turn is over."""
+        self._gate.set()
+        while not (self._complete(samples) and self._enough_ahead()):
+            self._raise_or_wait()
+        if not self._overlap:
+            self._gate.clear()
+            while self._decoding:
+                self._raise_or_wait()
+
+    def _raise_or_wait(self) -> None:
+        if self._error:
+            raise self._error
+        assert not self._closed, "the stream was closed"
+        self._changed.wait()
+
     def close(self) -> None:
         """Stop the threads and wait for them; safe to call twice."""
         self._closed = True
+        self._gate.set()
         self._slots.close()
         for thread in self._threads:
             thread.join()

@@ -211,6 +211,7 @@ class _Training:
                 threads=self.spec.data.threads,
                 start=progress.step,
                 stop=self.spec.training.steps,
+                overlap=self.plan.device != "cpu",
             ) as stream:
                 loop.run(stream)
         best, card = weights.load(self.folder.model)
