@@ -8,6 +8,9 @@ from caudal.memory.cost import ProbeResult
 from caudal.memory.plan import MemoryPlan
 from caudal.runs.spec import RunSpec
 
+LARGEST_VIEW_PX = 1024
+"""The side of the largest window that is scored at once while training goes on."""
+
 
 class DataFacts(Frozen):
     """What the headers say of the data."""

@@ -21,13 +21,12 @@ from caudal.data.readers.base import Header, Pixels, Source
 from caudal.data.samples import ChunkReader
 from caudal.inference.forward import Forward
 from caudal.inference.scores import score_windows
+from caudal.runs.plan import LARGEST_VIEW_PX
 from caudal.runs.tiling import Tiling
 from caudal.tasks.base import Scorer
 
 Forwards = Callable[[int], Forward]
 """The model as a function, for a layout number."""
-
-LARGEST_VIEW_PX = 1024
 
 
 @dataclass

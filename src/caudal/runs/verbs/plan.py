@@ -25,7 +25,7 @@ from caudal.memory.plan import Holder
 from caudal.memory.vram import DEFAULT_SHARE
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processors, ram_budget
-from caudal.runs.plan import DataFacts, TrainPlan
+from caudal.runs.plan import LARGEST_VIEW_PX, DataFacts, TrainPlan
 from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec
 from caudal.tasks import TASKS
@@ -241,11 +241,20 @@ def training_holders(
         Holder(name=_("activations and workspace"), bytes=ram, exact=False),
         Holder(name=_("samples (arena)"), bytes=stream.arena_bytes),
         Holder(name=_("decoding"), bytes=Bytes(threads * cutter.largest_bytes * _CHUNK_COPIES), exact=False),
+        Holder(name=_("scoring"), bytes=_scoring_bytes(index), exact=False),
         Holder(name=_("index, files, curves"), bytes=Bytes(_OPEN_AND_CACHED + 64 * len(index)), exact=False),
     ]
     if on_device:
         host.append(Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False))
     return host
+
+
+def _scoring_bytes(index: Index) -> Bytes:
+    """What scoring the held-out part holds beside the model: a view with its copy, and tiles read ahead."""
+    pixel_bytes = max(lay.dtype.itemsize * len(lay.order) + 1 for lay in index.layouts)
+    largest_px = int((index.height * index.width).max())
+    view_px, tiles_px = min(LARGEST_VIEW_PX**2, largest_px), min(6 * 576 * 512, 2 * largest_px)
+    return Bytes((2 * view_px + tiles_px) * pixel_bytes)
 
 
 def _facts(index: Index, parts: Split, cutter: Cutter) -> DataFacts:
