@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +12,7 @@ from rich.text import Text
 from caudal.core.errors import CaudalError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.memory.plan import Holder
 from caudal.runs.doctor import Fact
 from caudal.runs.plan import TrainPlan
 from caudal.runs.result import Result
@@ -19,10 +20,10 @@ from caudal.runs.result import Result
 _BAR_CELLS = 36
 
 
-def _grid(*justify: str) -> Table:
+def _grid(*justify: JustifyMethod) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for side in justify:
-        table.add_column(justify=side)  # type: ignore[arg-type]
+        table.add_column(justify=side)
     return table
 
 
@@ -80,16 +81,16 @@ def plan_card(plan: TrainPlan) -> RenderableType:
     return Panel(Group(*parts), title=_("plan · {task}").format(task=plan.spec.task), title_align="left")
 
 
-def _pool(pool: str, holders: Sequence[object], budget: Bytes) -> RenderableType:
+def _pool(pool: str, holders: Sequence[Holder], budget: Bytes) -> RenderableType:
     table = _grid("left", "right", "left")
     total = 0
     for holder in holders:
-        total += int(holder.bytes)  # type: ignore[attr-defined]
-        sign = "" if holder.exact else "~"  # type: ignore[attr-defined]
+        total += int(holder.bytes)
+        sign = "" if holder.exact else "~"
         table.add_row(
-            f"{holder.name}",  # type: ignore[attr-defined]
-            f"{sign}{holder.bytes}",  # type: ignore[attr-defined]
-            bar(int(holder.bytes) / budget),  # type: ignore[attr-defined]
+            f"{holder.name}",
+            f"{sign}{holder.bytes}",
+            bar(int(holder.bytes) / budget),
         )
     table.add_row(
         Text(_("predicted peak of {pool}").format(pool=pool), style="bold"),
