@@ -30,7 +30,7 @@ from caudal.data.classes import Classes
 from caudal.data.index import build
 from caudal.data.normalize import Normalization
 from caudal.data.pairs import find_pairs
-from caudal.data.samples import OpenFiles
+from caudal.data.chunk_reader import OpenFiles
 from caudal.data.scenes import make_scenes
 from caudal.data.world import BAND_NAMES
 from caudal.memory.cost import Forward, ProbeResult

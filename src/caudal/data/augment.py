@@ -71,7 +71,8 @@ def _tone(x_BCHW: torch.Tensor, settings: Augmentation, u: torch.Tensor) -> torc
         mixing = torch.eye(bands, device=u.device) + noise
         x_BCHW = torch.einsum("bij,bjhw->bihw", mixing, x_BCHW)
     column = u[:, :, None, None]
-    gain = 1 + settings.gain * _signed(column[:, 4:5])
+    sign = torch.where(column[:, 7:8] < settings.invert, -1.0, 1.0)
+    gain = sign * (1 + settings.gain * _signed(column[:, 4:5]))
     shift = settings.shift * _signed(column[:, 5:6])
     bend = settings.bend * _signed(column[:, 6:7])
     x_BCHW = x_BCHW * gain + shift

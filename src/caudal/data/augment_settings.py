@@ -13,7 +13,8 @@ class Augmentation(Frozen):
     `flips`: the eight symmetries of the square. `zoom`: largest change of scale (0.4: from 1/1.4 to
     1.4). `turn_degrees`: largest further turn. `gain`, `shift`: largest change of contrast and
     brightness, in deviations. `mix`: how far bands run into each other. `bend`: largest curvature of
-    the tone curve. All zero and `flips=False` leaves samples alone.
+    the tone curve. `invert`: share of samples turned into their negative. All zero and `flips=False`
+    leaves samples alone.
     """
 
     flips: bool = True
@@ -23,6 +24,7 @@ class Augmentation(Frozen):
     shift: float = Field(0.25, ge=0)
     mix: float = Field(0.1, ge=0)
     bend: float = Field(0.12, ge=0)
+    invert: float = Field(0.2, ge=0, le=1)
 
     @property
     def warps(self) -> bool:

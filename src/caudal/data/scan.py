@@ -21,7 +21,7 @@ from caudal.data.chunks import Cutter
 from caudal.data.classes import count_values
 from caudal.data.index import Index
 from caudal.data.normalize import Normalization, Statistics
-from caudal.data.samples import OpenFiles
+from caudal.data.chunk_reader import OpenFiles
 from caudal.data.split import Split
 
 MOST_CHUNKS = 1024

@@ -13,7 +13,7 @@ from caudal.core.messages import _
 from caudal.data.classes import Classes, infer
 from caudal.data.index import Index
 from caudal.data.normalize import Normalization
-from caudal.data.samples import ChunkReader, OpenFiles
+from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.scan import Scan, scan
 from caudal.data.split import Split
 from caudal.runs.folder import RunFolder

@@ -19,7 +19,7 @@ class TrainingSettings(Frozen):
     `checkpoint_seconds`, or every `checkpoint_steps` where that is set.
     """
 
-    steps: int = Field(1600, ge=1)
+    steps: int = Field(3000, ge=1)
     batch: int = Field(16, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.02, ge=0)

@@ -23,7 +23,7 @@ from caudal.data.index import Index, build
 from caudal.data.pairs import find_pairs
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Pixels
-from caudal.data.samples import ChunkReader, OpenFiles
+from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.inference.scores import score_windows
 from caudal.memory import cost
 from caudal.runs.assemble import class_names

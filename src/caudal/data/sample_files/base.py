@@ -1,0 +1,101 @@
+"""The contract of a reader of sample files: what a file holds, from its header; then its blocks.
+
+Here a sample is what lies in the file: arrays under names (fields), not a patch that is cut out of an
+image. A field is fixed (every sample has its shape) or ragged (the first axis differs from sample to
+sample). In memory, the samples of a block follow each other along the first axis: fixed fields are stacked
+to (N, *shape), ragged ones joined to (sum of rows, *shape[1:]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from caudal.data.byte_file import ByteFile
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One array of a sample: `dtype` (native byte order), and the `shape` that every sample has.
+
+    The first entry of `shape` is `None` where it differs from sample to sample (a ragged field). A scalar
+    has the shape (). `categories` are the texts behind the numbers of a field that was text in the file.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+    categories: tuple[str, ...] = ()
+
+    @property
+    def ragged(self) -> bool:
+        """Whether samples differ in length."""
+        return bool(self.shape) and self.shape[0] is None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The fixed part of the shape: of a row if ragged, else of the whole sample."""
+        return tuple(int(n) for n in (self.shape[1:] if self.ragged else self.shape) if n is not None)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a ragged field, else of a sample."""
+        return int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one file says of itself; no sample was read for it.
+
+    `rows[name]` has the length of each sample (int64, one entry a sample), for ragged fields alone. `ends`
+    are the numbers of the first sample after each block; the last is the number of samples. `places[name]`
+    is set for files in which the bytes lie as they do in memory (C order, native byte order): the offset
+    of each sample's first byte, for every field; then nothing has to be decoded, and `ends` may say that
+    every sample is a block. `scratch_bytes` is the most that `read` holds beside its result, for one block.
+    `left_out` are sentences about what of the file is not read.
+    """
+
+    fields: tuple[Field, ...]
+    ends: Ints
+    rows: Mapping[str, Ints] = field(default_factory=dict)
+    places: Mapping[str, Ints] | None = None
+    scratch_bytes: int = 0
+    codec: str = "raw"
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """How many samples the file holds."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+
+class SampleReader(Protocol):
+    """What understands one family of sample files. It holds no state: threads share it."""
+
+    suffixes: tuple[str, ...]
+
+    def part(self, file: ByteFile, whole: bool) -> Part:
+        """Read what the file says of itself. With `whole` the file is one sample, else its arrays' first axis
+        counts samples (or the file is a list of them).
+
+        Raises:
+            UnreadableFile: broken, empty, of another format, or not made of numbers.
+        """
+        ...
+
+    def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
+        """Decode block `block` into `into`: an array for each field, as large as the block's samples together.
+
+        Never called for parts with `places`: their bytes are fetched as they are. Safe from several threads.
+
+        Raises:
+            UnreadableFile: the block is missing, truncated or broken.
+        """
+        ...
