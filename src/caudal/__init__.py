@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from caudal.core.units import Bytes as Bytes
     from caudal.runs.spec import RunSpec as RunSpec
     from caudal.runs.verbs.evaluate import evaluate as evaluate
+    from caudal.runs.verbs.pack import pack as pack
     from caudal.runs.verbs.plan import plan as plan
     from caudal.runs.verbs.predict import predict as predict
     from caudal.runs.verbs.report import report as report
+    from caudal.runs.verbs.stream import Stream as Stream
+    from caudal.runs.verbs.stream import stream as stream
     from caudal.runs.verbs.train import train as train
 
 _HOMES = {
@@ -29,16 +32,19 @@ _HOMES = {
     "DoesNotFit": "caudal.core.errors",
     "RunSpec": "caudal.runs.spec",
     "evaluate": "caudal.runs.verbs.evaluate",
+    "pack": "caudal.runs.verbs.pack",
     "plan": "caudal.runs.verbs.plan",
     "predict": "caudal.runs.verbs.predict",
     "report": "caudal.runs.verbs.report",
+    "Stream": "caudal.runs.verbs.stream",
+    "stream": "caudal.runs.verbs.stream",
     "train": "caudal.runs.verbs.train",
 }
 
 __version__ = version("caudal")
 __all__ = [
-    "Bytes", "CaudalError", "DataError", "DoesNotFit", "RunSpec",
-    "evaluate", "plan", "predict", "report", "train",
+    "Bytes", "CaudalError", "DataError", "DoesNotFit", "RunSpec", "Stream",
+    "evaluate", "pack", "plan", "predict", "report", "stream", "train",
 ]  # fmt: skip
 
 

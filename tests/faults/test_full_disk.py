@@ -1,8 +1,5 @@
 """A full disk loses nothing that was whole and leaves nothing that is half."""
 
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,23 +9,6 @@ from caudal.models.unet import UNet, UNetConfig
 from caudal.training import checkpoint
 from caudal.training.adamw import AdamW
 from caudal.training.checkpoint import Progress
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = (
-        os.geteuid() == 0
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_checkpoint_on_a_full_disk_leaves_the_earlier_one(small_disk: Path) -> None:

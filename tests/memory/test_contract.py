@@ -96,7 +96,9 @@ def test_memory_does_not_grow_with_the_raster(tiny_run: Path, tmp_path: Path) ->
     draw = np.random.default_rng(0)
     block = draw.integers(200, 900, (500, 500, 3)).astype(np.uint16)
     peaks = []
-    for name, repeats in (("small", (4, 4)), ("large", (10, 24))):
+    # Two equal predictions differ by up to 10 %, by how the heap happens to be packed; holding one byte a
+    # pixel of the large raster would add 20 %.
+    for name, repeats in (("small", (4, 4)), ("small", (4, 4)), ("large", (10, 24))):
         path = write_tiff(
             tmp_path / f"{name}.tif", np.tile(block, (*repeats, 1)),
             tiled=True, blockxsize=256, blockysize=256, compress="zstd", zstd_level=1,
@@ -108,4 +110,4 @@ def test_memory_does_not_grow_with_the_raster(tiny_run: Path, tmp_path: Path) ->
         )  # fmt: skip
         assert ended.returncode == 0, ended.output
         peaks.append(last(ended.output)["peak_bytes"]["ram"])
-    assert peaks[1] <= 1.05 * peaks[0]
+    assert peaks[2] <= 1.1 * max(peaks[:2])

@@ -247,6 +247,60 @@ def predict(
         _finish(face, result)
 
 
+@app.command(help=_("Copy samples once into files that are read without decoding."))
+def pack(
+    data: Annotated[str, typer.Argument(help=_("A folder or a file of samples."))],
+    out: Out = None,
+    ram: Ram = None,
+    samples: Annotated[
+        str, typer.Option(help=_("Whether a file of arrays is a sample: auto, file, rows."))
+    ] = "auto",
+    resize: Annotated[str | None, typer.Option(help=_("Size of pictures in pixels: HEIGHTxWIDTH."))] = None,
+    shard: Annotated[str, typer.Option(help=_("Bytes of each file of the pack."))] = "256MiB",
+    estimate: Annotated[
+        bool, typer.Option(help=_("Say what it would take and bring; write nothing."))
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """See `runs/verbs/pack.py`."""
+    from caudal.runs.verbs.pack import pack as write_pack
+
+    with _face(as_json) as face:
+        if out is None and not estimate:
+            raise UsageError(_("Where should the pack go?"), _("Give a new folder with -o."))
+        with Live(face.console) as live:
+            result = write_pack(
+                data,
+                out=out or "pack",
+                ram=ram,
+                samples=_one_of(samples, ("auto", "file", "rows"), "--samples"),  # type: ignore[arg-type]
+                resize=_size(resize),
+                shard_bytes=shard,
+                estimate=estimate,
+                tick=live.tick,
+            )
+        _finish(face, result)
+
+
+def _one_of(given: str, known: tuple[str, ...], flag: str) -> str:
+    if given in known:
+        return given
+    raise UsageError(
+        _("{flag} {given} is not known.").format(flag=flag, given=given),
+        _("Use one of: {known}.").format(known=" ".join(known)),
+    )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """HEIGHTxWIDTH as numbers."""
+    if text is None:
+        return None
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise UsageError(_("“{text}” is no size.").format(text=text), _("Write it like 224x224."))
+    return int(sides[0]), int(sides[1])
+
+
 @app.command(help=_("Write the page of a run: promised and measured, curves, examples."))
 def report(run: str, as_json: Json = False) -> None:
     """See `runs/verbs/report.py`."""

@@ -6,7 +6,8 @@
     ├── DataError             the data cannot be used as it is
     │   ├── UnreadableFile    not there, not this format, truncated, hostile
     │   ├── BadPair           image and mask do not belong together
-    │   └── BadValues         no valid pixel, a mask value that is no class, one class alone
+    │   ├── BadValues         no valid pixel, a mask value that is no class, one class alone
+    │   └── TooManyBroken     more samples cannot be read than the user allowed
     ├── BadModel              a model file that is not one, or must not be opened
     ├── DeviceMissing         the device asked for is not here
     ├── DiskFull              no space left where something had to be written
@@ -77,6 +78,12 @@ class BadValues(DataError):
     """Pixels or classes that nothing can be learned from."""
 
     code = "bad_values"
+
+
+class TooManyBroken(DataError):
+    """More samples cannot be read than the user allowed."""
+
+    code = "too_many_broken"
 
 
 class BadModel(CaudalError):

@@ -53,6 +53,17 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SampleBroken(Event):
+    """`count` samples from number `first` on could not be read and are replaced from now on."""
+
+    kind = "sample_broken"
+    file: str
+    first: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone(Event):
     """An optimizer step. `stall_seconds` is the time it waited for data."""
 
@@ -125,7 +136,8 @@ Sink = Callable[[Event], None]
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        RunStarted, Scanned, Warned, StepDone, Validated, CheckpointSaved, MemoryRead, TileDone, RunEnded,
+        RunStarted, Scanned, Warned, SampleBroken, StepDone, Validated, CheckpointSaved, MemoryRead, TileDone,
+        RunEnded,
     )
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Bytes of a file, wherever it lies: read at an offset from any thread, said in one sentence when it fails."""
+"""Bytes of a file, wherever it lies: read at an offset, from any thread; one sentence when that fails."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def read_bytes(file: ByteFile, offset: int, nbytes: int) -> bytes:
 
 
 class FileObject(io.RawIOBase):
-    """A `ByteFile` as a seekable binary stream, for libraries that want one; wrap it in `io.BufferedReader`."""
+    """A `ByteFile` as a seekable binary stream, for libraries that want one."""
 
     def __init__(self, file: ByteFile) -> None:
         self._file = file

@@ -17,11 +17,11 @@ from caudal.core.errors import BadValues
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.core.seeds import generator
+from caudal.data.chunk_reader import OpenFiles
 from caudal.data.chunks import Cutter
 from caudal.data.classes import count_values
 from caudal.data.index import Index
 from caudal.data.normalize import Normalization, Statistics
-from caudal.data.chunk_reader import OpenFiles
 from caudal.data.split import Split
 
 MOST_CHUNKS = 1024

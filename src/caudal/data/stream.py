@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.core.units import Bytes
+from caudal.data.chunk_reader import ChunkReader, cut_patch
 from caudal.data.chunks import Cutter
 from caudal.data.order import EpochOrder, order, origins, slots_needed
-from caudal.data.chunk_reader import ChunkReader, cut_patch
 from caudal.memory.arena import Arena, ArenaClosed
 
 _BATCH_BUFFERS = 2  # the batch in use, and the one being put together

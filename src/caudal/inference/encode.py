@@ -105,12 +105,12 @@ class Output:
     def encode(self, scores_CHW: Scores, valid_HW: Valid | None) -> Array:
         """The values to write, with the shape (bands, H, W); nodata where `valid_HW` is false.
 
-        `scores_CHW` may be written into.
+        `scores_CHW` may be written into; what comes back is no view of it.
         """
         if self.kind == "classes":
             values = self._classes(scores_CHW)[None]
         elif self.dtype.kind == "f":
-            values = scores_CHW
+            values = scores_CHW.copy()
         else:
             values = self._scaled(scores_CHW)
         if valid_HW is not None:
@@ -130,7 +130,7 @@ class Output:
     def _classes(self, scores_CHW: Scores) -> Array:
         """`argmax` over channels; the first of equals wins, as in numpy's, which is slower on planes."""
         _, height, width = scores_CHW.shape
-        class_HW = np.zeros((height, width), self.dtype)
+        class_HW = np.empty((height, width), self.dtype)
         if self.channels == 1:
             np.greater(scores_CHW[0], self.threshold, out=class_HW, casting="unsafe")
             return class_HW
@@ -148,10 +148,18 @@ class Output:
 
 
 def _argmax(scores_CHW: Scores, class_HW: Array) -> None:
-    """The highest channel of each pixel, into `class_HW`, which holds zeros."""
-    best_HW = scores_CHW[0].copy()
-    better_HW = np.empty(best_HW.shape, np.bool_)
-    for number in range(1, len(scores_CHW)):
+    """The highest of two or more channels of each pixel, into `class_HW`.
+
+    Classes only rise on the way through the channels, so the highest number wins. Multiplying and comparing
+    every pixel is up to ten times as fast as assigning to some of them.
+    """
+    better_HW = np.greater(scores_CHW[1], scores_CHW[0])
+    class_HW[...] = better_HW
+    if len(scores_CHW) == 2:
+        return
+    best_HW, class_or_0_HW = np.maximum(scores_CHW[0], scores_CHW[1]), np.empty_like(class_HW)
+    for number in range(2, len(scores_CHW)):
         np.greater(scores_CHW[number], best_HW, out=better_HW)
-        np.copyto(class_HW, class_HW.dtype.type(number), where=better_HW)
+        np.multiply(better_HW.view(np.uint8), class_HW.dtype.type(number), out=class_or_0_HW)
+        np.maximum(class_HW, class_or_0_HW, out=class_HW)
         np.maximum(best_HW, scores_CHW[number], out=best_HW)

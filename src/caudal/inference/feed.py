@@ -2,9 +2,10 @@
 
 Shapes: N tiles, H rows, W columns, C bands.
 
-Neighbouring tiles share pixels, so what is read is not tiles but chunks: for a row of tiles, the part of the
-raster that one tile completes, as wide as the grid's step and as high as the tiles. Each is decoded once and
-copied into the two or three tiles that need it. A fixed number is decoded ahead, whatever the raster's size.
+Neighbouring tiles share pixels, so what is read is not tiles but pieces of chunks. A chunk is as wide as the
+grid's step and as high as a row of tiles; `bands` says how it is cut into pieces. Each piece is decoded once
+and copied into the tiles that need it. Those of a fixed number of chunks are decoded ahead, whatever the
+raster's size.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window, round_up
 from caudal.data.readers.base import Header, Pixels
+from caudal.inference.bands import Bands
 from caudal.inference.tiles import Tile, TileGrid
 
 Valid = npt.NDArray[np.bool_]
@@ -64,44 +66,57 @@ class Batch:
 
 
 class _Chunks:
-    """Chunks by number, row-major, decoded ahead by a pool."""
+    """Chunks by number, row-major, decoded ahead by a pool, piece by piece."""
 
     def __init__(
-        self, reader: WindowReader, grid: TileGrid, ahead: int, overlap: bool, pool: ThreadPoolExecutor
+        self, reader: WindowReader, bands: Bands, ahead: int, overlap: bool, pool: ThreadPoolExecutor
     ) -> None:
-        self._reader, self._grid, self._ahead, self._pool = reader, grid, ahead, pool
-        self._overlap = overlap
-        self._pending: dict[int, Future[Pixels]] = {}
-        self._next = 0
+        self._reader, self._bands, self._grid, self._pool = reader, bands, bands.grid, pool
+        self._ahead, self._overlap = ahead, overlap
+        self._held: dict[tuple[int, int], Future[Pixels]] = {}  # by band and column of the grid
+        self._next = self._passed = 0
 
-    def window(self, number: int) -> Window:
-        row_index, col_index = divmod(number, self._grid.cols)
-        rows = self._grid.tile(row_index, 0).read
-        col, col_end = self._grid.finish_cols(col_index)
-        return Window(rows.row, col, rows.height, col_end - col)
+    def get(self, tile: Tile) -> list[tuple[Window, Pixels]]:
+        """The pieces that hold a pixel of the tile and where they lie, waiting for them.
 
-    def numbers(self, tile: Tile) -> range:
-        """The chunks that hold a pixel of the tile."""
-        step, last = self._grid.core, self._grid.cols - 1
-        start = tile.row_index * self._grid.cols
-        first, final = tile.read.col // step, (tile.read.col_end - 1) // step
-        return range(start + min(first, last), start + min(final, last) + 1)
-
-    def get(self, numbers: range) -> list[tuple[Window, Pixels]]:
-        """Those chunks and where they lie, waiting for them; forgets the ones before.
+        Tiles come in the grid's order; what only those before needed is forgotten.
 
         Raises:
             UnreadableFile: one of them cannot be read.
         """
-        for number in [known for known in self._pending if known < numbers.start]:
-            del self._pending[number]
-        if self._overlap or self._next < numbers.stop:
-            while self._next < min(len(self._grid), numbers.stop + self._ahead):
-                self._pending[self._next] = self._pool.submit(self._reader.read, self.window(self._next))
-                self._next += 1
-            if not self._overlap:
-                wait(self._pending.values())
-        return [(self.window(number), self._pending[number].result()) for number in numbers]
+        step, last = self._grid.core, self._grid.cols - 1
+        first, final = min(tile.read.col // step, last), min((tile.read.col_end - 1) // step, last)
+        start = tile.row_index * self._grid.cols
+        self._forget(start + first)
+        if self._overlap or self._next <= start + final:
+            self._ask(min(len(self._grid), start + final + 1 + self._ahead))
+        keys = [(band, col) for col in range(first, final + 1) for band in self._bands.of(tile.row_index)]
+        return [(self._window(*key), self._held[key].result()) for key in keys]
+
+    def _window(self, band: int, col: int) -> Window:
+        row, row_end = self._bands.rows(band)
+        start, end = self._grid.finish_cols(col)
+        return Window(row, start, row_end - row, end - start)
+
+    def _forget(self, number: int) -> None:
+        """Let go of the chunks before that one, but for what the next row of tiles needs."""
+        for row, col in (divmod(one, self._grid.cols) for one in range(self._passed, number)):
+            following = self._bands.of(row + 1)
+            for band in self._bands.of(row):
+                if band not in following:
+                    del self._held[band, col]
+        self._passed = max(self._passed, number)
+
+    def _ask(self, stop: int) -> None:
+        """Have the pieces of all chunks before that one decoded."""
+        for row, col in (divmod(one, self._grid.cols) for one in range(self._next, stop)):
+            for band in self._bands.of(row):
+                if (band, col) not in self._held:
+                    window = self._window(band, col)
+                    self._held[band, col] = self._pool.submit(self._reader.read, window)
+        self._next = max(self._next, stop)
+        if not self._overlap:
+            wait(self._held.values())
 
 
 def chunks_ahead(batch: int) -> int:
@@ -110,9 +125,9 @@ def chunks_ahead(batch: int) -> int:
 
 
 def feed(
-    reader: WindowReader, grid: TileGrid, batch: int, threads: int, overlap: bool = True
+    reader: WindowReader, bands: Bands, batch: int, threads: int, overlap: bool = True
 ) -> Generator[Batch]:
-    """The tiles of `grid` in batches of at most `batch` for the model, decoded by `threads` threads.
+    """The tiles of the grid of `bands` in batches of at most `batch` for the model, decoded by `threads` threads.
 
     With `overlap` that goes on while the model runs, which is right when the model has a device of its own.
     Without, decoding and the model take turns on the same processors: a model whose threads work in step
@@ -122,9 +137,9 @@ def feed(
     again, and whoever takes it should let go of them as soon as the model is through.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="caudal-tiles") as pool:
-        chunks = _Chunks(reader, grid, chunks_ahead(batch), overlap, pool)
+        chunks = _Chunks(reader, bands, chunks_ahead(batch), overlap, pool)
         try:
-            yield from _batches(reader, chunks, grid, batch)
+            yield from _batches(reader, chunks, bands.grid, batch)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -166,11 +181,10 @@ def _lay(
     shape: tuple[int, int],
 ) -> Fed:
     """Put the tile into that slot of the batch, unless there is nothing to put."""
-    numbers = chunks.numbers(tile)
     try:
-        pieces = chunks.get(numbers)
+        pieces = chunks.get(tile)
     except UnreadableFile:
-        # The broken block may be in a part of the chunk that this tile does not need.
+        # The broken block may be in a part of a piece that this tile does not need.
         try:
             pieces = [(tile.read, reader.read(tile.read))]
         except UnreadableFile as error:

@@ -1,8 +1,8 @@
 """Writes finished windows as a Cloud-Optimized GeoTIFF, which is there whole or not at all.
 
-Blocks go once, in any order, into `NAME.part` beside the output; overviews are made from it; GDAL's COG
-driver lays both out anew in a second temporary, which is verified, synced and renamed. Whatever goes wrong
-before, nothing stands under the final name and no temporary is left. What the pixels mean is not known here.
+Blocks are packed as they become whole and wait in an unnamed file; overviews are made of them; then all are
+laid out in `NAME.part`, which is verified, synced and renamed. Whatever goes wrong before, nothing stands
+under the final name and no temporary is left. What the pixels mean is not known here.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from caudal.core.errors import DiskFull, IncompleteOutput, UsageError
@@ -28,14 +27,15 @@ from caudal.core.files import PART, is_disk_full, sync
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
-from caudal.inference.pyramid import How, build_overviews, to_gdal
+from caudal.inference.blocks import Blocks, Codec, Packing
+from caudal.inference.cog import Tags, tags_of, write_cog
+from caudal.inference.patchwork import Patchwork
+from caudal.inference.pyramid import How, build_overviews, level_sizes
 
 BLOCK_PX = 512
-Codec = Literal["deflate", "zstd"]
-# The temporary is read once and removed: only speed counts. For the output, Deflate is the default because
-# browsers read it, and level 3 because 6 takes three times as long for a third fewer bytes.
-_PART = {"compress": "ZSTD", "zstd_level": 1, "SPARSE_OK": "TRUE"}
-_LEVEL: Mapping[str, int] = {"deflate": 3, "zstd": 3}
+MOST_THREADS = 4  # each holds some blocks
+_BLOCKS_A_THREAD = 2  # packed at once: enough that no thread waits long for the last
+HELD_BLOCKS = 6  # by a thread that makes overviews: packed, decoded, in quarters, compared, coarser, packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,9 @@ class Layout:
         return len(self.names) * self.dtype.itemsize
 
 
-def cache_bytes(pixel_bytes: int) -> int:
-    """What GDAL may keep of decoded blocks while an output with pixels of that size is written.
-
-    Whole blocks are written, so a few are enough: 4 MiB are as fast as 32. Where bands are interleaved, less
-    than a block of every band would have each block compressed again and again.
-    """
-    return max(4 * MIB, 4 * BLOCK_PX**2 * pixel_bytes)
+def writer_bytes(pixel_bytes: int, threads: int) -> int:
+    """The most bytes that a `CogWriter` holds for pixels of that size, beside the window it is given."""
+    return min(threads, MOST_THREADS) * HELD_BLOCKS * BLOCK_PX**2 * pixel_bytes
 
 
 class CogWriter:
@@ -121,22 +117,25 @@ class CogWriter:
         self.layout = layout
         self._georeference = georeference or Georeference()
         self._codec = codec
-        self._threads = threads
+        self._threads = min(threads, MOST_THREADS)
         self._part = path.with_name(path.name + PART)
-        self._final = path.with_name(path.name + PART + ".cog")
-        self._raster: Any = None
+        self._waiting: list[tuple[int, int, npt.NDArray[Any]]] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        with self._stack as stack:
+        layout, folder = self.layout, self.path.parent
+        block_px, bands = _block_px(layout.width), len(layout.names)
+        with self._stack as stack, disk_errors(self.path, MIB):
             self._remove_temporaries()
             stack.callback(self._remove_temporaries)
-            stack.enter_context(
-                rasterio.Env(GDAL_CACHEMAX=cache_bytes(self.layout.pixel_bytes), GDAL_PAM_ENABLED="NO")
-            )
-            stack.callback(self._close)
-            with disk_errors(self.path, MIB):
-                self._raster = self._open_part()
+            self._tags = self._make_tags(block_px)
+            packing = Packing(self._codec, _predictor(layout.dtype, layout.overview))
+            sizes = level_sizes(layout.height, layout.width)
+            self._blocks = Blocks(folder, sizes, block_px, bands, layout.dtype, layout.nodata, packing)
+            stack.callback(self._blocks.close)
+            self._patches = Patchwork(folder, layout.height, layout.width, block_px, bands, layout.dtype)
+            stack.callback(self._patches.close)
+            self._pool = stack.enter_context(ThreadPoolExecutor(self._threads, "caudal-blocks"))
             self._stack = stack.pop_all()
         return self
 
@@ -146,9 +145,21 @@ class CogWriter:
         self._stack.close()
 
     def write(self, window: Window, x_CHW: npt.NDArray[Any]) -> None:
-        """Write the pixels of `window`, once. Windows that hold whole blocks of 512 px are the fastest."""
+        """Write the pixels of `window`, once. Windows that hold whole blocks of 512 px are the fastest.
+
+        `x_CHW` is kept for a while: it is not to be written into again.
+        """
         with disk_errors(self.path, x_CHW.nbytes + MIB):
-            self._raster.write(x_CHW, window=to_gdal(window))
+            for row, col, x_HWB in self._patches.add(window, x_CHW):
+                # A view of a part would hold the whole.
+                self._waiting.append((row, col, np.ascontiguousarray(x_HWB)))
+                if len(self._waiting) == self._threads * _BLOCKS_A_THREAD:
+                    self._pack()
+
+    def _pack(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for _done in self._pool.map(lambda one: self._blocks.put(0, *one), waiting):
+            pass
 
     def finish(self) -> None:
         """Make the overviews and the COG, verify it, and give it its name.
@@ -157,71 +168,47 @@ class CogWriter:
             DiskFull: there was no room.
             IncompleteOutput: the file that was written is not the one that was asked for.
         """
-        with disk_errors(self.path, 2 * self._part.stat().st_size + MIB), _unplaced():
-            self._raster.close()
-            build_overviews(self._part, self.layout.overview, self._part_profile())
-            self._copy()
-            self._verify()
-            sync(self._final)
-            self._final.replace(self.path)
+        with disk_errors(self.path, MIB):
+            self._pack()
+            assert self._blocks.packed_bytes(0).all(), "a pixel was never written"
+            build_overviews(self._blocks, self.layout.overview, self._pool)
+            with self._part.open("wb", buffering=MIB) as file:
+                size_bytes = write_cog(file, self._tags, self._blocks)
+            self._verify(size_bytes)
+            sync(self._part)
+            self._part.replace(self.path)
             sync(self.path.parent)
 
-    def _part_profile(self) -> dict[str, Any]:
-        layout = self.layout
-        profile: dict[str, Any] = {"height": layout.height, "width": layout.width, "count": len(layout.names)}
-        profile |= {"driver": "GTiff", "dtype": layout.dtype.name, "nodata": layout.nodata}
-        profile |= {"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "interleave": "pixel"}
-        return {
-            **profile,
-            "BIGTIFF": "IF_SAFER",
-            "predictor": _predictor(layout.dtype, layout.overview),
-            **_PART,
-        }
-
-    def _open_part(self) -> Any:
+    def _make_tags(self, block_px: int) -> Tags:
+        """The tags of an empty raster that GDAL writes: the same bands, names and place, hardly any pixels."""
         where, layout = self._georeference, self.layout
-        with _unplaced():
-            profile = self._part_profile()
-            if where.transform is not None:
-                profile["transform"] = where.transform
-            raster = rasterio.open(self._part, "w", **profile, crs=None if where.gcps else where.crs)
-            if where.gcps:
-                raster.gcps = (list(where.gcps), where.crs)
-        raster.descriptions = layout.names
-        if (layout.scale, layout.offset) != (1.0, 0.0):
-            raster.scales = (layout.scale,) * len(layout.names)
-            raster.offsets = (layout.offset,) * len(layout.names)
-        raster.update_tags(TIFFTAG_SOFTWARE="caudal", **layout.tags)
-        return raster
+        profile: dict[str, Any] = {"driver": "GTiff", "dtype": layout.dtype.name, "nodata": layout.nodata}
+        profile |= {"height": 2 * block_px, "width": 2 * block_px, "count": len(layout.names)}
+        profile |= {"tiled": True, "blockxsize": block_px, "blockysize": block_px, "interleave": "pixel"}
+        profile |= {"compress": self._codec, "predictor": _predictor(layout.dtype, layout.overview)}
+        profile |= {"SPARSE_OK": "TRUE", "BIGTIFF": "NO", "ENDIANNESS": "LITTLE"}
+        profile |= {"crs": None if where.gcps else where.crs}
+        if where.transform is not None:
+            profile["transform"] = where.transform
+        with _unplaced(), rasterio.Env(GDAL_PAM_ENABLED="NO"):
+            with rasterio.open(self._part, "w", **profile) as raster:
+                if where.gcps:
+                    raster.gcps = (list(where.gcps), where.crs)
+                raster.descriptions = layout.names
+                if (layout.scale, layout.offset) != (1.0, 0.0):
+                    raster.scales = (layout.scale,) * len(layout.names)
+                    raster.offsets = (layout.offset,) * len(layout.names)
+                raster.update_tags(TIFFTAG_SOFTWARE="caudal", **layout.tags)
+            return tags_of(self._part.read_bytes())
 
-    def _copy(self) -> None:
-        kind = {1: "NO", 2: "STANDARD", 3: "FLOATING_POINT"}[
-            _predictor(self.layout.dtype, self.layout.overview)
-        ]
-        rasterio.shutil.copy(
-            self._part,
-            self._final,
-            driver="COG",
-            BLOCKSIZE=_block_px(self.layout.width),
-            COMPRESS=self._codec.upper(),
-            LEVEL=_LEVEL[self._codec],
-            PREDICTOR=kind,
-            OVERVIEWS="AUTO",
-            BIGTIFF="IF_SAFER",
-            NUM_THREADS=self._threads,
-        )
-
-    def _verify(self) -> None:
-        """Look at the file as a reader would: size, CRS, and that every block lies inside it.
-
-        A disk that fills up on the last bytes is told by GDAL to nobody; the blocks tell.
-        """
+    def _verify(self, size_bytes: int) -> None:
+        """Look at the file as a reader would: size and CRS, and that it has all its bytes."""
         layout, where = self.layout, self._georeference
-        with rasterio.open(self._final) as raster:
+        with _unplaced(), rasterio.open(self._part) as raster:
             found = (raster.height, raster.width, raster.count, raster.dtypes[0])
             asked = (layout.height, layout.width, len(layout.names), layout.dtype.name)
             crs = raster.gcps[1] if where.gcps else raster.crs
-            whole = _blocks_end(raster) <= self._final.stat().st_size
+        whole = self._part.stat().st_size == size_bytes
         if found != asked or (where.crs is not None and crs != where.crs) or not whole:
             raise IncompleteOutput(
                 _("{path} did not come out as it should: {found} instead of {asked}.").format(
@@ -230,12 +217,6 @@ class CogWriter:
                 _("Nothing was kept. Try again; if it repeats, try another disk."),
                 path=str(self.path),
             )
-
-    def _close(self) -> None:
-        # On the way out after a failure: what GDAL still wants to flush goes to a file that is about to go.
-        if self._raster is not None and not self._raster.closed:
-            with suppress(Exception):
-                self._raster.close()
 
     def _remove_temporaries(self) -> None:
         for leftover in self._part.parent.iterdir():
@@ -253,20 +234,6 @@ def _predictor(dtype: np.dtype[Any], overview: How) -> int:
 def _block_px(width: int) -> int:
     # Tools that know tiles from strips by their width alone take a block as wide as the raster for a strip.
     return BLOCK_PX // 2 if width == BLOCK_PX else BLOCK_PX
-
-
-def _blocks_end(raster: Any) -> int:
-    """Where in the file the last byte of a block lies, plus one."""
-    end, block = 0, _block_px(raster.width)
-    for row in range(ceil(raster.height / block)):
-        for col in range(ceil(raster.width / block)):
-            where = [
-                raster.get_tag_item(f"BLOCK_{part}_{col}_{row}", "TIFF", bidx=1)
-                for part in ("OFFSET", "SIZE")
-            ]
-            if None not in where:
-                end = max(end, sum(map(int, where)))
-    return end
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.core.units import MIB
 from caudal.data.readers.base import Source
+from caudal.inference.bands import bands_for
+from caudal.inference.blocks import Codec
 from caudal.inference.encode import Output
 from caudal.inference.feed import chunks_ahead
-from caudal.inference.mosaic import Codec, CogWriter, Georeference, cache_bytes, disk_errors
-from caudal.inference.pyramid import WINDOW_PX
+from caudal.inference.mosaic import MOST_THREADS, CogWriter, Georeference, disk_errors, writer_bytes
 from caudal.inference.scores import Region, score_windows
 from caudal.inference.symmetry import Forward
 from caudal.inference.tiles import TileGrid
@@ -201,29 +202,31 @@ def working_bytes(
     *,
     out_bytes: int = 1,
     average_d4: bool = False,
+    threads: int = MOST_THREADS,
+    block_px: int = 256,
 ) -> int:
     """The most bytes that `predict_raster` holds, beside what the model and the source's `read` do.
 
     `bands` of `itemsize` bytes come in, `channels` of float32 come from the model, and a pixel of the output
-    has `out_bytes` (all bands).
+    has `out_bytes` (all bands); `threads` pack the output. `block_px` is the height of the file's blocks.
     """
     height, width = grid.largest
     tile_px, pixel_bytes = height * width, bands * itemsize + 1
     batch = min(batch, len(grid))
     # Chunks: those of the tile at hand, and those decoded ahead.
     chunks = min(len(grid), chunks_ahead(batch) + (2 if grid.mode == "blend" else 3))
-    chunk_bytes = height * min(grid.core, grid.width) * pixel_bytes
+    bands = bands_for(grid, block_px, pixel_bytes)
+    chunk_bytes = bands.passing_px * min(grid.core, grid.width) * pixel_bytes
+    carried_bytes = bands.carried_px * grid.width * pixel_bytes
     input_bytes, score_bytes = tile_px * pixel_bytes, tile_px * channels * 4
     # While the model runs its input is held as well; afterwards the tile that is encoded.
     beside_bytes = max(batch * input_bytes, tile_px * (2 + out_bytes))
     if average_d4:
         beside_bytes += batch * (score_bytes + input_bytes)
     strips_bytes = channels * grid.overlap * (4 * height + 2 * (grid.width if grid.rows > 1 else 0))
-    stream_bytes = chunks * chunk_bytes + batch * score_bytes + beside_bytes + strips_bytes
+    stream_bytes = chunks * chunk_bytes + carried_bytes + batch * score_bytes + beside_bytes + strips_bytes
     slack_bytes = _allocator_slack([chunk_bytes], [input_bytes, score_bytes], batch, grid.mode == "blend")
-    # Overviews and the COG are made when the rest has been given back; GDAL's copying takes some of its own.
-    finish_bytes = 3 * min(WINDOW_PX, grid.height) * min(WINDOW_PX, grid.width) * out_bytes + 12 * MIB
-    return max(stream_bytes, finish_bytes) + slack_bytes + cache_bytes(out_bytes)
+    return stream_bytes + slack_bytes + writer_bytes(out_bytes, threads)
 
 
 def _allocator_slack(singles: list[int], in_batches: list[int], batch: int, partial: bool) -> int:

@@ -1,60 +1,56 @@
-"""Overviews of a raster: each level half the size of the one before, in memory that stays flat.
+"""Overviews of an output: each level half the size of the one before, block by block.
 
-GDAL makes overviews too, but its mode looks at the whole raster again for every level and took about 10 ms
-per megapixel; this one, level from level, takes 2. Levels lie beside the raster as `NAME.ovr`,
-`NAME.ovr.ovr`, …, where GDAL looks for them. For maps of classes a coarse level is the mode of modes: right
-for looking, not for counting.
+A coarse block is made of the four blocks below it and of nothing else, so blocks are made at once on several
+threads, and memory stays flat. For maps of classes a coarse level is the mode of modes: right for looking,
+not for counting.
 """
 
 from __future__ import annotations
 
-import itertools
-from pathlib import Path
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-import rasterio.windows
 
-from caudal.core.geometry import Window
+from caudal.inference.blocks import Blocks
 
 How = Literal["mode", "average"]
 Array = npt.NDArray[Any]
 
 SMALLEST_PX = 512  # levels end when one is no larger than this: a block
-WINDOW_PX = 1024  # read at once
 
 
-def to_gdal(window: Window) -> Any:
-    """The same rectangle as rasterio writes it."""
-    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
+def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width in px of the raster and of each of its overviews, finest first."""
+    sizes = [(height, width)]
+    while max(sizes[-1]) > SMALLEST_PX:
+        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+    return sizes
 
 
-def build_overviews(path: Path, how: How, profile: dict[str, Any]) -> list[Path]:
-    """Write every level of the raster at `path` beside it; the files written, finest first.
-
-    `profile` is what `rasterio.open` takes to write a level, without its size. Holds two windows of
-    `WINDOW_PX`².
-    """
-    levels = [path]
-    while True:
-        with rasterio.open(levels[-1]) as fine:
-            if max(fine.height, fine.width) <= SMALLEST_PX:
-                return levels[1:]
-            levels.append(levels[-1].with_name(levels[-1].name + ".ovr"))
-            size = {"height": -(-fine.height // 2), "width": -(-fine.width // 2)}
-            with rasterio.open(levels[-1], "w", **{**profile, **size}) as coarse:
-                _halve_raster(fine, coarse, how)
+def build_overviews(blocks: Blocks, how: How, pool: Executor) -> None:
+    """Put every level but the finest, which is there."""
+    for level in range(1, len(blocks.sizes)):
+        rows, cols = blocks.counts(level)
+        for row in range(rows):  # or the jobs that wait would grow with the raster
+            for _done in pool.map(partial(_build, blocks, how, level, row), range(cols)):
+                pass
 
 
-def _halve_raster(fine: Any, coarse: Any, how: How) -> None:
-    step = WINDOW_PX
-    for row, col in itertools.product(range(0, fine.height, step), range(0, fine.width, step)):
-        window = Window(row, col, step, step).clip(fine.height, fine.width)
-        half_CHW = halve(fine.read(window=to_gdal(window)), how, fine.nodata)
-        _, height, width = half_CHW.shape
-        coarse.write(half_CHW, window=to_gdal(Window(row // 2, col // 2, height, width)))
+def _build(blocks: Blocks, how: How, level: int, row: int, col: int) -> None:
+    """One block out of the four below it; those at the edges have fewer."""
+    area = blocks.area(level, row, col)
+    half_px, (rows, cols) = blocks.block_px // 2, blocks.counts(level - 1)
+    coarse_HWB = np.empty((area.height, area.width, blocks.bands), blocks.dtype)
+    for i in range(2 * row, min(2 * row + 2, rows)):
+        for j in range(2 * col, min(2 * col + 2, cols)):
+            fine_BHW = blocks.get(level - 1, i, j).transpose(2, 0, 1)
+            half_HWB = halve(fine_BHW, how, blocks.nodata).transpose(1, 2, 0)
+            top, left = (i % 2) * half_px, (j % 2) * half_px
+            coarse_HWB[top : top + half_HWB.shape[0], left : left + half_HWB.shape[1]] = half_HWB
+    blocks.put(level, row, col, coarse_HWB)
 
 
 def halve(x_CHW: Array, how: How, nodata: float | None) -> Array:

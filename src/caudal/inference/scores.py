@@ -17,6 +17,7 @@ from caudal.core.errors import IncompleteOutput
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.data.readers.base import Source
+from caudal.inference.bands import Bands, bands_for
 from caudal.inference.blend import Accumulator, Scores
 from caudal.inference.feed import Batch, Fed, Valid, WindowReader, feed
 from caudal.inference.spool import Spool, pays
@@ -61,11 +62,12 @@ def score_windows(
     joined, broken = Accumulator(grid, channels), _Broken(grid)
     with ExitStack() as stack:
         reader: WindowReader = source
+        bands = bands_for(grid, source.header.block[0], source.header.pixel_bytes + 1)
         if scratch is not None and len(grid) > 1 and pays(source.header, grid.core):
             spool = Spool(source, grid.largest[0], scratch)
             stack.callback(spool.close)
-            reader = spool
-        batches = feed(reader, grid, batch, threads, overlap)
+            reader, bands = spool, Bands(grid, None)
+        batches = feed(reader, bands, batch, threads, overlap)
         stack.enter_context(closing(batches))
         for some in batches:
             scores_NCHW = _run(forward, some, channels)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from caudal.core.geometry import Window
 from caudal.core.labels import IGNORE
 from caudal.core.seeds import generator
+from caudal.data.chunk_reader import ChunkReader
 from caudal.data.index import Index
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header, Pixels, Source
-from caudal.data.chunk_reader import ChunkReader
 from caudal.inference.forward import Forward
 from caudal.inference.scores import score_windows
 from caudal.runs.plan import LARGEST_VIEW_PX

@@ -10,10 +10,10 @@ import numpy as np
 from caudal.core.errors import BadValues, UsageError
 from caudal.core.events import Events, Scanned
 from caudal.core.messages import _
+from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.classes import Classes, infer
 from caudal.data.index import Index
 from caudal.data.normalize import Normalization
-from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.scan import Scan, scan
 from caudal.data.split import Split
 from caudal.runs.folder import RunFolder

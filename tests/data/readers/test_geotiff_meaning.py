@@ -12,7 +12,7 @@ import rasterio
 import tifffile
 
 from caudal.core.geometry import Window
-from caudal.data.readers.geotiff import GeoTiffReader
+from caudal.data.readers.geotiff import GeoTiffReader, TiffSource
 from tests.data.readers.tiff_files import picture, windows, write_gdal
 
 READER = GeoTiffReader()
@@ -97,14 +97,23 @@ def test_a_thumbnail_before_the_image_is_passed_over(tmp_path: Path) -> None:
         {"compress": "deflate", "tiled": True},
         {"compress": "deflate", "predictor": 2, "ENDIANNESS": "BIG"},
         {"compress": "zstd", "tiled": True, "ENDIANNESS": "BIG"},
+        {"compress": "deflate", "tiled": True, "predictor": 3, "dtype": "float32"},
+        {"compress": "jpeg", "tiled": True, "photometric": "minisblack", "dtype": "uint8"},
+        {"compress": "lerc_zstd", "tiled": True},
+        {"compress": "lerc", "tiled": True, "ALPHA": "YES", "dtype": "uint8"},
+        {"compress": "webp", "tiled": True, "dtype": "uint8"},
     ],
 )
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 def test_a_read_holds_no_more_than_its_scratch_bytes(
     tmp_path: Path, options: dict[str, object], interleave: str
 ) -> None:
-    x_HWC = picture(600, 900, 4, "uint16")
+    if options.get("compress") == "webp" and interleave == "band":
+        pytest.skip("WebP has three or four samples in a block")
+    x_HWC = picture(600, 900, 4, str(options.get("dtype", "uint16")))
+    options = {name: value for name, value in options.items() if name != "dtype"}
     with READER.open(write_gdal(tmp_path / "x.tif", x_HWC, interleave=interleave, **options)) as source:
+        assert isinstance(source, TiffSource)
         for window in windows(600, 900, 4, seed=5):
             source.read(window)
             tracemalloc.start()
@@ -115,7 +124,14 @@ def test_a_read_holds_no_more_than_its_scratch_bytes(
 
 
 @pytest.mark.parametrize(
-    "options", [{"compress": "lzw"}, {"compress": "none"}, {"compress": "jpeg", "tiled": True}]
+    "options",
+    [
+        {"compress": "lzw"},
+        {"compress": "none"},
+        {"compress": "jpeg", "tiled": True},
+        {"compress": "jpeg", "tiled": True, "photometric": "ycbcr"},
+        {"compress": "lerc", "tiled": True},
+    ],
 )
 def test_eight_threads_on_one_source_read_what_one_reads(tmp_path: Path, options: dict[str, object]) -> None:
     path = write_gdal(tmp_path / "x.tif", picture(300, 400, 3, "uint8"), interleave="pixel", **options)

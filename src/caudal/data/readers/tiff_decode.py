@@ -3,11 +3,13 @@
 uncompressed       read row by row or whole, whichever moves fewer bytes
 DEFLATE            libdeflate, which checks each block's checksum; libtiff does not, and makes up pixels
 LZW, ZSTD, …       libtiff: `tiff_capsule.py`
+JPEG, LERC, WebP   a decoder each: `tiff_pictures.py`
 never written      nodata, or 0
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +22,8 @@ from caudal.data.readers.base import Array
 from caudal.data.readers.files import read_exactly
 from caudal.data.readers.tiff_blocks import GAP_BYTES, Group, broken, gather
 from caudal.data.readers.tiff_capsule import capsule_bytes, decode_capsule
-from caudal.data.readers.tiff_layout import CODECS, RAW, Layout
+from caudal.data.readers.tiff_layout import CODECS, PICTURES, RAW, Layout
+from caudal.data.readers.tiff_pictures import decode_pictures, picture_bytes
 
 
 def group_bytes(layout: Layout, group: Group) -> int:
@@ -30,6 +33,8 @@ def group_bytes(layout: Layout, group: Group) -> int:
         return decoded
     counts = layout.counts[group.index()]
     encoded = int(counts.sum()) + counts.size * (GAP_BYTES + 64)
+    if layout.codec in PICTURES:
+        return encoded + picture_bytes(layout, group)
     if CODECS[layout.codec] != "deflate":
         return decoded + encoded + capsule_bytes(layout, counts.size)
     swapped = layout.predictor == 2 and not _stored(layout).isnative
@@ -51,6 +56,8 @@ def decode(fd: int, layout: Layout, group: Group, window: Window) -> Iterator[tu
         yield wanted, _read_raw(fd, layout, group, wanted)
     elif CODECS[layout.codec] == "deflate":
         yield from _inflate_pieces(fd, layout, group, window)
+    elif layout.codec in PICTURES:
+        yield from decode_pictures(fd, layout, group, window)
     else:
         yield wanted, decode_capsule(fd, layout, group)[wanted.within(outer)]
 
@@ -134,11 +141,28 @@ def _inflate_padded(data: Any, layout: Layout, room: memoryview) -> int:
 def _unpredicted(x: Array, layout: Layout) -> Array:
     """Decoded bytes as pixels, (rows, block width, samples), with the predictor undone."""
     shape = (-1, layout.block[1], layout.plane_samples)
-    if layout.predictor == 3:  # its bytes are in one order, whatever the file's
-        return np.asarray(imagecodecs.floatpred_decode(x.view(layout.dtype).reshape(shape), axis=-2))
+    if layout.predictor == 3:
+        return _unsplit(x, layout.dtype, shape)
     pixels = x.view(_stored(layout)).reshape(shape)
     if layout.predictor == 2:  # differences of whole numbers, even where they are the bits of floats
         pixels = pixels.astype(layout.dtype, copy=False)
         whole = pixels.view(f"u{layout.dtype.itemsize}")
         imagecodecs.delta_decode(whole, axis=-2, out=whole)
     return pixels
+
+
+def _unsplit(x: Array, dtype: np.dtype[Any], shape: tuple[int, int, int]) -> Array:
+    """Floats of `shape` whose rows lie as differences of bytes: all first bytes, all second ones, and so on.
+
+    The most significant byte comes first, whatever the file's order. Three times as fast as imagecodecs'
+    `floatpred_decode`, which goes through the samples one by one.
+    """
+    _rows, width, samples = shape
+    size = dtype.itemsize
+    bytes_RBS = x.reshape(-1, width * size, samples)
+    imagecodecs.delta_decode(bytes_RBS, axis=-2, out=bytes_RBS)
+    planes = x.reshape(-1, size, width * samples)
+    floats = np.empty((len(planes), width * samples, size), np.uint8)
+    for number in range(size):
+        floats[:, :, size - 1 - number if sys.byteorder == "little" else number] = planes[:, number]
+    return floats.view(dtype).reshape(shape)

@@ -3,7 +3,7 @@
 The index of blocks is packed numpy, checked against the file's size, so that a truncated or lying file is
 refused before its first pixel. What the native decoder does not cover is `Foreign`, and goes to GDAL.
 
-Block layout follows "TIFF Revision 6.0", §§8, 13-15; GDAL's private tags are 42112 and 42113.
+Block layout follows "TIFF Revision 6.0", §§8, 13-15; private tags of GDAL are 42112 and 42113, of LERC 50674.
 """
 
 from __future__ import annotations
@@ -20,18 +20,26 @@ import numpy.typing as npt
 from caudal.core.messages import _
 from caudal.data.readers.base import Header, check_size
 from caudal.data.readers.files import unreadable
-from caudal.data.readers.tiff_tags import Directory, main_directory
+from caudal.data.readers.tiff_jpeg import frame_of, tables_of
+from caudal.data.readers.tiff_lerc import PACKINGS
+from caudal.data.readers.tiff_tags import Directory, ReadInto, main_directory
 
-RAW = 1
-CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
+RAW, JPEG, LERC, WEBP = 1, 7, 34887, 50001
+# Codecs whose blocks are pictures with headers of their own; no predictor applies to them.
+PICTURES = (JPEG, LERC, WEBP)
+CODECS = {RAW: "none", 5: "lzw", JPEG: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits",
+          LERC: "lerc", 50000: "zstd", WEBP: "webp"}  # fmt: skip
 
 # No honest block of that codec grows more than this when decoded; a larger claim is refused unallocated.
-_MOST_GROWTH = {1: 1, 5: 2800, 8: 1040, 32946: 1040, 32773: 65, 50000: 45_000}
+# JPEG spends two bits on a unit of 8×8. The last two put no end to it: some MB of one value take 90 bytes.
+_MOST_GROWTH = {RAW: 1, 5: 2800, 8: 1040, 32946: 1040, 32773: 65, 50000: 45_000, JPEG: 256,
+                LERC: 2**20, WEBP: 2**20}  # fmt: skip
 
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat → numpy kind
 _GREY_RGB_PALETTE_INKS = (0, 1, 2, 3, 5)  # photometric values whose samples are stored as they are read
 _ALPHA = (1, 2)  # ExtraSamples values
 _RAW_PIECE_BYTES = 256 * 1024
+_JPEG_HEAD_BYTES = 4096
 
 Counts = npt.NDArray[np.int64]
 
@@ -45,7 +53,8 @@ class Layout:
     """Where the blocks of one image lie and how they are coded.
 
     `offsets` and `counts` are int64 arrays of shape (planes, block rows, block columns), in bytes; a count of
-    0 is a block that was never written. `block` is in pixels, `samples` counts alpha.
+    0 is a block that was never written. `block` is in pixels, `samples` counts alpha. The last two are a
+    codec's own: JPEG's shared tables, and what LERC blobs are packed in.
     """
 
     path: Path
@@ -65,6 +74,8 @@ class Layout:
     band_names: tuple[str, ...]
     nodata: float | None
     has_alpha: bool
+    jpeg_tables: bytes
+    lerc_packing: int
 
     @property
     def planes(self) -> int:
@@ -90,21 +101,21 @@ class Layout:
             bands=self.samples - self.has_alpha,
             dtype=self.dtype,
             block=self.block,
-            codec=CODECS[self.codec],
+            codec=CODECS[self.codec] + PACKINGS[self.lerc_packing],
             band_names=self.band_names,
             nodata=self.nodata,
             has_alpha=self.has_alpha,
         )
 
 
-def read_layout(fd: int, path: Path, size_bytes: int) -> Layout:
-    """The layout of the first full-resolution image of an open file.
+def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
+    """The layout of the first full-resolution image of an open file, whose bytes `read` gives.
 
     Raises:
         Foreign: a TIFF that is not covered here.
         UnreadableFile: no TIFF, truncated, or claims that cannot be true.
     """
-    tags = main_directory(fd, path, size_bytes)
+    tags = main_directory(read, path, size_bytes)
     width, height = tags.integer(256, 0), tags.integer(257, 0)
     samples = tags.integer(277, 1)
     dtype, sample_format = _sample_type(tags, samples)
@@ -144,8 +155,11 @@ def read_layout(fd: int, path: Path, size_bytes: int) -> Layout:
         band_names=_band_names(tags, samples - has_alpha),
         nodata=_nodata(tags, dtype),
         has_alpha=has_alpha,
+        jpeg_tables=tables_of(tags.array(347).tobytes()) if codec == JPEG else b"",
+        lerc_packing=_lerc_packing(tags) if codec == LERC else 0,
     )
     _check_index(layout)
+    _refuse_foreign_pictures(tags, layout)
     return layout
 
 
@@ -176,6 +190,37 @@ def _refuse_foreign(
     )
     if not covered:
         raise Foreign
+
+
+def _refuse_foreign_pictures(tags: Directory, layout: Layout) -> None:
+    """What the tags of a picture codec leave open, and of JPEG its first block alone tells.
+
+    Raises:
+        Foreign: a kind of it that is not covered here.
+    """
+    codec, samples, dtype = layout.codec, layout.plane_samples, layout.dtype
+    # LERC has its own order of bytes, and libtiff swaps them nevertheless, as it did when it wrote.
+    swapped = tags.byteorder == ">" and dtype.itemsize > 1
+    if codec == LERC and (swapped or dtype.name in ("uint64", "int64", "float16")):
+        raise Foreign
+    if codec in (JPEG, WEBP) and dtype != np.uint8:
+        raise Foreign
+    if codec == WEBP and samples not in (3, 4):
+        raise Foreign
+    written = np.flatnonzero(layout.counts)
+    if codec == JPEG and len(written):
+        head = bytearray(min(_JPEG_HEAD_BYTES, int(layout.counts.flat[written[0]])))
+        tags.read(int(layout.offsets.flat[written[0]]), memoryview(head))
+        frame = frame_of(bytes(head))
+        if frame is None or not frame.decodes_here(samples):
+            raise Foreign
+
+
+def _lerc_packing(tags: Directory) -> int:
+    version_and_packing = tags.array(50674).tolist()
+    if len(version_and_packing) < 2 or version_and_packing[1] not in PACKINGS:
+        raise Foreign
+    return int(version_and_packing[1])
 
 
 def _rows_per_strip(tags: Directory, height: int) -> int:

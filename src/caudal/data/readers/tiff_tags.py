@@ -8,7 +8,7 @@ Format: "TIFF Revision 6.0" (Adobe, 1992) and the BigTIFF proposal (Adobe/Aware 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.core.messages import _
-from caudal.data.readers.files import read_exactly, unreadable
+from caudal.data.readers.files import unreadable
+
+# Fills a buffer with what lies at an offset, wherever the file is; raises `UnreadableFile` where it cannot.
+ReadInto = Callable[[int, memoryview], None]
 
 # TIFF field types that matter here, as numpy type codes; rationals are not read.
 _TYPES = {1: "u1", 2: "S1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4", 12: "f8",
@@ -34,7 +37,7 @@ _REDUCED_OR_MASK = 1 | 4
 class Directory:
     """One directory (IFD) of a file; `number` counts from 0. Tag values are read when asked for."""
 
-    fd: int
+    read: ReadInto
     path: Path
     size_bytes: int
     byteorder: str
@@ -69,7 +72,7 @@ class Directory:
                     self.path, _("it is truncated: tag {code} lies beyond its end").format(code=code)
                 )
             raw = bytearray(wanted)
-            read_exactly(self.fd, self.path, place, memoryview(raw))
+            self.read(place, memoryview(raw))
         return np.frombuffer(raw, dtype).astype(dtype.newbyteorder("="), copy=False)
 
     def integer(self, code: int, default: int) -> int:
@@ -82,14 +85,14 @@ class Directory:
         return self.array(code).tobytes().split(b"\0")[0].decode("utf-8", "replace")
 
 
-def main_directory(fd: int, path: Path, size_bytes: int) -> Directory:
+def main_directory(read: ReadInto, path: Path, size_bytes: int) -> Directory:
     """The first directory that holds a full-resolution image, or the first of all.
 
     Raises:
         UnreadableFile: the file is no TIFF, or its directory lies beyond its end.
     """
     first: Directory | None = None
-    for directory in _directories(fd, path, size_bytes):
+    for directory in _directories(read, path, size_bytes):
         if not directory.integer(_NEW_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK:
             return directory
         first = first or directory
@@ -97,20 +100,20 @@ def main_directory(fd: int, path: Path, size_bytes: int) -> Directory:
     return first
 
 
-def _directories(fd: int, path: Path, size_bytes: int) -> Iterator[Directory]:
-    byteorder, big, offset = _signature(fd, path, size_bytes)
+def _directories(read: ReadInto, path: Path, size_bytes: int) -> Iterator[Directory]:
+    byteorder, big, offset = _signature(read, path, size_bytes)
     seen: set[int] = set()
     while offset and offset not in seen and len(seen) < _MAX_DIRECTORIES:
         seen.add(offset)
-        directory = _read_directory(fd, path, size_bytes, byteorder, big, len(seen) - 1, offset)
+        directory = _read_directory(read, path, size_bytes, byteorder, big, len(seen) - 1, offset)
         yield directory
         offset = directory.next_offset
     if not seen:
         raise unreadable(path, _("it is a TIFF without an image"))
 
 
-def _signature(fd: int, path: Path, size_bytes: int) -> tuple[str, bool, int]:
-    head = _bytes(fd, path, 0, min(16, size_bytes))
+def _signature(read: ReadInto, path: Path, size_bytes: int) -> tuple[str, bool, int]:
+    head = _bytes(read, 0, min(16, size_bytes))
     byteorder = {b"II": "<", b"MM": ">"}.get(head[:2])
     order = "little" if byteorder == "<" else "big"
     version = int.from_bytes(head[2:4], order)  # type: ignore[arg-type]
@@ -123,19 +126,19 @@ def _signature(fd: int, path: Path, size_bytes: int) -> tuple[str, bool, int]:
 
 
 def _read_directory(
-    fd: int, path: Path, size_bytes: int, byteorder: str, big: bool, number: int, offset: int
+    read: ReadInto, path: Path, size_bytes: int, byteorder: str, big: bool, number: int, offset: int
 ) -> Directory:
     head_bytes, entry_bytes, word = (8, 20, 8) if big else (2, 12, 4)
     truncated = _("it is truncated: a directory lies beyond its end")
     if offset + head_bytes > size_bytes:
         raise unreadable(path, truncated)
-    count = int(np.frombuffer(_bytes(fd, path, offset, head_bytes), f"{byteorder}u{head_bytes}")[0])
+    count = int(np.frombuffer(_bytes(read, offset, head_bytes), f"{byteorder}u{head_bytes}")[0])
     if not 0 < count <= _MAX_TAGS:
         raise unreadable(path, _("its directory claims {count} tags").format(count=count))
     start, body = offset + head_bytes, count * entry_bytes
     if start + body > size_bytes:
         raise unreadable(path, truncated)
-    raw = _bytes(fd, path, start, min(body + word, size_bytes - start))
+    raw = _bytes(read, start, min(body + word, size_bytes - start))
     record = np.dtype(
         [
             ("code", f"{byteorder}u2"),
@@ -149,10 +152,10 @@ def _read_directory(
         entries.setdefault(code, (kind, values, field))
     tail = raw[body : body + word]
     following = int(np.frombuffer(tail, f"{byteorder}u{word}")[0]) if len(tail) == word else 0
-    return Directory(fd, path, size_bytes, byteorder, big, number, following, entries)
+    return Directory(read, path, size_bytes, byteorder, big, number, following, entries)
 
 
-def _bytes(fd: int, path: Path, offset: int, count: int) -> bytes:
+def _bytes(read: ReadInto, offset: int, count: int) -> bytes:
     buffer = bytearray(count)
-    read_exactly(fd, path, offset, memoryview(buffer))
+    read(offset, memoryview(buffer))
     return bytes(buffer)

@@ -58,7 +58,8 @@ class Part:
     are the numbers of the first sample after each block; the last is the number of samples. `places[name]`
     is set for files in which the bytes lie as they do in memory (C order, native byte order): the offset
     of each sample's first byte, for every field; then nothing has to be decoded, and `ends` may say that
-    every sample is a block. `scratch_bytes` is the most that `read` holds beside its result, for one block.
+    every sample is a block. `checks` (blocks, fields) are the CRC-32 of each field's bytes, where the file
+    has them; then `ends` says what they cover. `scratch_bytes` is the most that `read` holds beside its result, for one block.
     `left_out` are sentences about what of the file is not read.
     """
 
@@ -66,6 +67,7 @@ class Part:
     ends: Ints
     rows: Mapping[str, Ints] = field(default_factory=dict)
     places: Mapping[str, Ints] | None = None
+    checks: npt.NDArray[np.uint32] | None = field(default=None, kw_only=True)
     scratch_bytes: int = 0
     codec: str = "raw"
     left_out: tuple[str, ...] = ()

@@ -19,11 +19,11 @@ from caudal.core.geometry import Window, round_up
 from caudal.core.labels import IGNORE
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
+from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.index import Index, build
 from caudal.data.pairs import find_pairs
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Pixels
-from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.inference.scores import score_windows
 from caudal.memory import cost
 from caudal.runs.assemble import class_names

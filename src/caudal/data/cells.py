@@ -1,0 +1,119 @@
+"""Blocks of small samples in memory, and batches gathered from them.
+
+Every cell of one size holds one block, field after field. A field's first byte lies at a multiple of its
+row's bytes counted from the first cell, so that any row of any cell is an entry of one table, and a batch
+drawn across hundreds of blocks is one gather a field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from caudal.data.sample_files.base import Array, Field, Ints
+from caudal.data.sample_set import SampleSet
+from caudal.memory.arena import ALIGNMENT_BYTES, Arena
+
+_MOST_STEP = 2**16  # past this, aligning to every row would cost more than copying sample by sample
+
+
+def _step(fields: tuple[Field, ...]) -> int:
+    """A multiple of every row's bytes; 0 if there is no small one."""
+    step = math.lcm(ALIGNMENT_BYTES, *(max(1, one.row_bytes) for one in fields))
+    return step if step <= _MOST_STEP else 0
+
+
+class CellSize:
+    """How a block lies in a cell. `nbytes` of one cell, for the largest block of the set."""
+
+    def __init__(self, samples: SampleSet) -> None:
+        self.step = _step(samples.stored)
+        self.align = self.step or ALIGNMENT_BYTES
+        largest = 0
+        for block in _largest_blocks(samples):
+            first, last = samples.block_begin(block), int(samples.columns.block_ends[block])
+            largest = max(largest, sum(self._taken(one, samples, first, last) for one in samples.stored))
+        self.nbytes = max(largest, self.align)
+
+    def _taken(self, one: Field, samples: SampleSet, first: int, last: int) -> int:
+        nbytes = math.prod(samples.shape(one, first, last)) * one.dtype.itemsize
+        return -(-nbytes // self.align) * self.align
+
+    def offsets(self, samples: SampleSet, first: int, last: int) -> dict[str, int]:
+        """Where each field of a block begins in its cell."""
+        at, offsets = 0, {}
+        for one in samples.stored:
+            offsets[one.name] = at
+            at += self._taken(one, samples, first, last)
+        return offsets
+
+
+def _largest_blocks(samples: SampleSet) -> Ints:
+    """Blocks that may be the largest once each field is aligned."""
+    sizes = samples.block_bytes()
+    slack = (_MOST_STEP + ALIGNMENT_BYTES) * max(1, len(samples.stored))
+    return np.flatnonzero(sizes >= sizes.max() - slack)
+
+
+class Cells:
+    """`count` cells; which block lies in which is the owner's matter, and so are locks."""
+
+    def __init__(self, arena: Arena, samples: SampleSet, size: CellSize, count: int) -> None:
+        self._set, self._size = samples, size
+        # The table of rows begins at a multiple of every row's bytes, so the cells do.
+        nbytes = size.nbytes * count
+        self._memory = arena.lease(nbytes).array((nbytes,), np.dtype(np.uint8))
+        self.free = list(range(count - 1, -1, -1))
+        self._begin = {one.name: np.zeros(count, np.int64) for one in samples.stored}
+        self._first = np.zeros(count, np.int64)
+
+    def views(self, cell: int, block: int) -> dict[str, Array]:
+        """Arrays for the fields of `block`, in `cell`; from now on it is the one that lies there."""
+        first, last = self._set.block_begin(block), int(self._set.columns.block_ends[block])
+        self._first[cell] = first
+        views = {}
+        for name, offset in self._size.offsets(self._set, first, last).items():
+            one = next(f for f in self._set.stored if f.name == name)
+            shape = self._set.shape(one, first, last)
+            begin = cell * self._size.nbytes + offset
+            self._begin[name][cell] = begin
+            nbytes = math.prod(shape) * one.dtype.itemsize
+            views[name] = self._memory[begin : begin + nbytes].view(one.dtype).reshape(shape)
+        return views
+
+    def gather(self, samples: Ints, cells: Ints, into: Mapping[str, Array]) -> None:
+        """Bring `samples`, each of which lies in one of `cells`, into the arrays of a batch."""
+        first = self._first[cells]
+        for one in self._set.stored:
+            if one.ragged:
+                ends = self._set.columns.row_ends[one.name]
+                before = np.where(samples > 0, ends[np.maximum(samples, 1) - 1], 0)
+                in_block = before - np.where(first > 0, ends[np.maximum(first, 1) - 1], 0)
+                counts = ends[samples] - before
+            else:
+                in_block, counts = samples - first, np.ones(len(samples), np.int64)
+            self._copy(one, self._begin[one.name][cells], in_block, counts, into[one.name])
+
+    def _copy(self, one: Field, begins: Ints, rows: Ints, counts: Ints, out: Array) -> None:
+        row_bytes = one.row_bytes
+        if not row_bytes or not len(out):
+            return
+        items = row_bytes // one.dtype.itemsize
+        if self._size.step:
+            whole = len(self._memory) // row_bytes * row_bytes
+            table = self._memory[:whole].view(one.dtype).reshape(-1, items)
+            starts = begins // row_bytes + rows
+            if one.ragged:
+                skipped = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+                starts = skipped + np.arange(len(skipped))
+            np.take(table, starts, axis=0, out=out.reshape(-1, items), mode="clip")
+            return
+        at = 0
+        target = out.reshape(-1).view(np.uint8)
+        for begin, row, count in zip(begins.tolist(), rows.tolist(), counts.tolist(), strict=True):
+            source = begin + row * row_bytes
+            nbytes = count * row_bytes
+            target[at : at + nbytes] = self._memory[source : source + nbytes]
+            at += nbytes

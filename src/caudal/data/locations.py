@@ -1,0 +1,165 @@
+"""Where data lies, as people write it: a path, `file://`, `s3://`, `https://` …, and which files are there.
+
+Nothing of a file's content is read here: that is `byte_file.py` and `remote_file.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from caudal.core.messages import _
+from caudal.data.byte_file import ByteFile, LocalFile
+from caudal.data.paths import local_path
+from caudal.data.readers.files import unreadable
+from caudal.data.remote_file import (
+    STORES,
+    WEB,
+    Pause,
+    RemoteFile,
+    connect,
+    patiently,
+    refused,
+    scheme_of,
+    shown,
+)
+
+Files = list[tuple[str, int]]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:// is a drive
+
+
+def is_remote(text: str) -> bool:
+    """Whether `text` is an address of a store or another machine, and not a path or `file://`."""
+    return bool(_URL.match(text)) and scheme_of(text) != "file"
+
+
+def open_bytes(location: str) -> ByteFile:
+    """Open what `location` names: a path of this system or of Windows, `file://`, or a URL.
+
+    Raises:
+        UnreadableFile: missing, no permission, empty, no answer, or a package is missing.
+        UsageError: a Windows path with nothing behind it here.
+    """
+    return RemoteFile(location) if is_remote(location) else LocalFile(_path(location))
+
+
+def list_files(root: str, suffixes: Collection[str], *, pause: Pause = time.sleep) -> Files:
+    """Every file below `root` whose name ends in one of `suffixes`, with its size in bytes, sorted by name.
+
+    Names are whole, as `open_bytes` takes them: they carry whatever secrets `root` does, so print them
+    through `remote_file.shown`. Upper and lower case are the same in suffixes. Hidden files and folders are
+    left out, links to folders are not followed. Where `root` is a file, it is the only one looked at.
+    `pause` waits that many seconds before a remote listing is tried again.
+
+    Raises:
+        UnreadableFile: there is nothing of that name, it cannot be listed, or a package is missing.
+        UsageError: a Windows path with nothing behind it here.
+    """
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    if not is_remote(root):
+        return _on_disk(_path(root), endings)
+    if scheme_of(root) in WEB:
+        return _on_the_web(root, endings, pause)
+    list_ = _in_store if scheme_of(root) in STORES else _by_fsspec
+    files = patiently(list_(re.sub(r"(?<=[^:/])/+$", "", root)), shown(root), pause)
+    return sorted(file for file in files if file[0].lower().endswith(endings))
+
+
+def _path(location: str) -> Path:
+    if not location.lower().startswith("file://"):
+        return local_path(location)
+    path = unquote(urlsplit(location).path)
+    return local_path(path[1:] if re.match(r"/[A-Za-z]:[\\/]", path) else path)
+
+
+def _on_disk(root: Path, endings: tuple[str, ...]) -> Files:
+    files: Files = []
+    folders = [str(root)]
+    here = root
+    try:
+        if root.is_file():
+            return [(str(root), root.stat().st_size)] if root.name.lower().endswith(endings) else []
+        while folders:
+            here = Path(folders.pop())
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.name.lower().endswith(endings) and entry.is_file():
+                        files.append((entry.path, entry.stat().st_size))
+    except FileNotFoundError:
+        raise unreadable(here, _("there is no such file or folder"), _("Check the path.")) from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise unreadable(here, why, _("Check the path and its permissions.")) from None
+    files.sort()
+    return files
+
+
+def _on_the_web(url: str, endings: tuple[str, ...], pause: Pause) -> Files:
+    name = shown(url)
+    if not name.lower().endswith(endings):
+        raise refused(
+            name,
+            _("a web server does not tell which files it has"),
+            _("Name one file, or give a folder on disk or in a store (s3://, gs://, az://)."),
+        )
+    file = RemoteFile(url, pause=pause)
+    file.close()
+    return [(url, file.size_bytes)]
+
+
+def _in_store(root: str) -> Callable[[], Files]:
+    """A listing that goes on, when it is called again, where it broke off."""
+    files: Files = []
+    last: str | None = None
+
+    def list_on() -> Files:
+        nonlocal last
+        store, folder = connect(root)
+        for batch in store.list(folder or None, offset=last):
+            for entry in batch:
+                last = entry["path"]
+                if below := _below(folder, last):
+                    files.append((_joined(root, below), entry["size"]))
+        if last is None and folder:  # it may be an object itself; if not, this raises
+            files.append((root, store.head(folder)["size"]))
+        return files
+
+    return list_on
+
+
+def _by_fsspec(root: str) -> Callable[[], Files]:
+    def list_() -> Files:
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+        store, folder = url_to_fs(root)
+        found = store.find(folder, detail=True)
+        if not found:
+            store.info(folder)  # raises where there is no such folder
+        if list(found) == [folder]:
+            return [(root, int(found[folder]["size"]))]
+        return [
+            (_joined(root, below), int(about["size"]))
+            for name, about in found.items()
+            if (below := _below(folder, name))
+        ]
+
+    return list_
+
+
+def _below(folder: str, name: str) -> str:
+    """`name` as it is called from `folder`; empty where a part of that starts with a dot."""
+    below = name.lstrip("/").removeprefix(folder.strip("/")).lstrip("/")
+    return "" if "/." in f"/{below}" else below
+
+
+def _joined(root: str, below: str) -> str:
+    return root + below if root.endswith("/") else f"{root}/{below}"

@@ -1,0 +1,181 @@
+"""Reads samples of a set: open files, and the bytes of a run of samples brought into given arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from imagecodecs import deflate_crc32
+
+from caudal.core.messages import _
+from caudal.data.byte_file import ByteFile
+from caudal.data.locations import open_bytes
+from caudal.data.readers.files import unreadable
+from caudal.data.sample_files.base import Array, Field, Ints, Part
+from caudal.data.sample_set import SampleSet
+
+OPEN_FILES = 64
+
+
+@dataclass
+class _Open:
+    """`part` is `None` where bytes are fetched as they are; `users` are reading now."""
+
+    file: ByteFile
+    part: Part | None
+    users: int = 0
+
+
+class OpenParts:
+    """Open files of a set, the least recently used closed first; reads samples. Safe from several threads."""
+
+    def __init__(self, samples: SampleSet, most: int = OPEN_FILES) -> None:
+        self._set, self._most = samples, most
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+
+    def read(self, first: int, last: int, into: Mapping[str, Array]) -> None:
+        """Bring the samples `first` … `last` - 1 of one block into arrays of their size, one for each field.
+
+        Raises:
+            UnreadableFile: a file is broken, gone, or not the one that was indexed.
+        """
+        number, within = self._set.where(first)
+        opened = self._take(number)
+        try:
+            if opened.part is None:
+                count = self._fetch(opened.file, first, last, into)
+            else:
+                block = int(np.searchsorted(opened.part.ends, within, "right"))
+                self._set.reader.read(opened.file, opened.part, block, into)
+                count = opened.file.size_bytes // max(1, len(opened.part.ends))
+        finally:
+            self._give(opened)
+        with self._lock:
+            self.bytes_read += count
+
+    def _fetch(self, file: ByteFile, first: int, last: int, into: Mapping[str, Array]) -> int:
+        places = self._set.columns.places
+        assert places is not None
+        count = 0
+        for one in self._set.stored:
+            target = into[one.name]
+            if not target.nbytes:
+                continue
+            view = target.reshape(-1).view(np.uint8).data
+            starts = places[one.name][first:last]
+            sizes = self._sizes(one, first, last)
+            joined = starts[:-1] + sizes[:-1] == starts[1:]
+            # One read for each stretch that lies in the file as it does in memory.
+            cuts = [0, *(np.flatnonzero(~joined) + 1).tolist(), last - first]
+            at = 0
+            for i, j in pairwise(cuts):
+                nbytes = int(sizes[i:j].sum())
+                if nbytes:
+                    file.read_into(int(starts[i]), view[at : at + nbytes])
+                at += nbytes
+            count += at
+        self._check(file, first, last, into)
+        return count
+
+    def _check(self, file: ByteFile, first: int, last: int, into: Mapping[str, Array]) -> None:
+        """Compare what was read with the checks that were written with it.
+
+        Raises:
+            UnreadableFile: they differ.
+        """
+        columns = self._set.columns
+        if columns.checks is None:
+            return
+        block = int(np.searchsorted(columns.block_ends, first, "right"))
+        assert (first, last) == (self._set.block_begin(block), int(columns.block_ends[block]))
+        for one, check in zip(self._set.stored, columns.checks[block].tolist(), strict=True):
+            found = into[one.name]
+            if deflate_crc32(found.reshape(-1).view(np.uint8).data, 0) != check:
+                raise unreadable(
+                    Path(file.name),
+                    _("“{field}” of sample {sample} is not what was written (checksum)").format(
+                        field=one.name, sample=first
+                    ),
+                    _("Pack the data again, or copy the pack anew."),
+                )
+
+    def _sizes(self, one: Field, first: int, last: int) -> Ints:
+        if not one.ragged:
+            return np.full(last - first, one.row_bytes, np.int64)
+        return self._set.rows(one.name, np.arange(first, last)) * one.row_bytes
+
+    def will_need(self, first: int, last: int) -> None:
+        """Tell the system that these raw samples will be read soon."""
+        places = self._set.columns.places
+        if places is None:
+            return
+        number, _within = self._set.where(first)
+        opened = self._take(number)
+        for one in self._set.stored:
+            start = int(places[one.name][first])
+            opened.file.will_need(start, int(self._sizes(one, first, last).sum()))
+        self._give(opened)
+
+    def _take(self, number: int) -> _Open:
+        with self._lock:
+            known = self._open.get(number)
+            if known is not None:
+                known.users += 1
+                self._open.move_to_end(number)
+                return known
+        opened = self._open_file(number)
+        with self._lock:
+            known = self._open.setdefault(number, opened)  # another thread may have been faster
+            known.users += 1
+        if known is not opened:
+            opened.file.close()
+        return known
+
+    def _open_file(self, number: int) -> _Open:
+        name, then = self._set.columns.names[number], int(self._set.columns.sizes[number])
+        file = open_bytes(name)
+        try:
+            if file.size_bytes != then:
+                raise unreadable(
+                    Path(name),
+                    _("it has {now} bytes, and had {then} when it was indexed").format(
+                        now=file.size_bytes, then=then
+                    ),
+                    _("Leave the files alone while they are read, and start anew."),
+                )
+            return _Open(file, None if self._set.raw else self._set.reader.part(file, self._set.whole))
+        except BaseException:
+            file.close()
+            raise
+
+    def _give(self, one: _Open) -> None:
+        with self._lock:
+            one.users -= 1
+            idle = [number for number, opened in self._open.items() if not opened.users]
+            old = [self._open.pop(number) for number in idle[: max(0, len(self._open) - self._most)]]
+        for each in old:
+            each.file.close()
+
+    def forget(self, sample: int) -> None:
+        """Let the next read of that sample open its file anew."""
+        number, _within = self._set.where(sample)
+        with self._lock:
+            opened = self._open.get(number)
+            if opened is not None and not opened.users:
+                del self._open[number]
+        if opened is not None and not opened.users:
+            opened.file.close()
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            opened, self._open = list(self._open.values()), OrderedDict()
+        for one in opened:
+            one.file.close()

@@ -1,0 +1,88 @@
+"""NumPy arrays under names in a zip archive (`.npz`): a field each.
+
+Arrays that `np.savez` stored are never decoded: their places in the file are given. Those that
+`np.savez_compressed` wrote are decompressed as one block a file, straight into the samples.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from caudal.core.messages import _
+from caudal.data.byte_file import ByteFile
+from caudal.data.readers.files import unreadable
+from caudal.data.sample_files.arrangement import Coding, Stored, companions, one_by_one, whole_file
+from caudal.data.sample_files.array_stream import PIECE_BYTES, ArrayHeader, array_header, pour
+from caudal.data.sample_files.base import Array, Part
+from caudal.data.sample_files.number_types import why_no_number
+from caudal.data.sample_files.zip_records import checked_records, open_zip, record_start
+
+_SUFFIX = ".npy"
+_INFLATE_BYTES = 3 * PIECE_BYTES  # compressed and decompressed pieces, and the decoder's window
+
+
+class NpzReader:
+    """Reads `.npz`. See `SampleReader`."""
+
+    suffixes = (".npz",)
+
+    def part(self, file: ByteFile, whole: bool) -> Part:
+        """See `SampleReader.part`."""
+        path = Path(file.name)
+        arrays, left_out, scratch_bytes = [], [], 0
+        with open_zip(file) as archive:
+            for record_name, record in checked_records(file, archive).items():
+                name = record_name.removesuffix(_SUFFIX)
+                if name == record_name:
+                    left_out.append(_("“{name}” is left out: it is no array.").format(name=name))
+                    continue
+                header = _header(archive, record, path)
+                if why := why_no_number(header.dtype):
+                    left_out.append(_("“{name}” is left out: {why}.").format(name=name, why=why))
+                    continue
+                stored = record.compress_type == zipfile.ZIP_STORED and header.as_in_memory
+                offset = record_start(file, record) + header.start if stored else None
+                arrays.append(Stored(name, header.dtype, header.shape, offset))
+                scratch_bytes = max(scratch_bytes, header.scratch_bytes)
+            coding = Coding("npz", scratch_bytes + _INFLATE_BYTES)
+            if whole:
+                return whole_file(path, arrays, coding, left_out)
+            fields, ends = companions(path, arrays, lambda name: _values(archive, name, path))
+            return one_by_one(path, fields, ends, coding, left_out)
+
+    def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
+        """See `SampleReader.read`."""
+        with open_zip(file) as archive:
+            records = checked_records(file, archive)
+            for field in part.fields:
+                _pour_record(archive, records.get(field.name + _SUFFIX), into[field.name], Path(file.name))
+
+
+def _header(archive: zipfile.ZipFile, record: zipfile.ZipInfo, path: Path) -> ArrayHeader:
+    with archive.open(record) as stream:
+        return array_header(stream, path, record.filename.removesuffix(_SUFFIX), record.file_size)
+
+
+def _values(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
+    record = archive.getinfo(name + _SUFFIX)
+    header = _header(archive, record, path)
+    values = np.empty(header.shape, header.dtype)
+    _pour_record(archive, record, values, path)
+    return values
+
+
+def _pour_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo | None, into: Array, path: Path) -> None:
+    changed = unreadable(path, _("it is not what it was when it was indexed"), _("Index the data again."))
+    if record is None:
+        raise changed
+    with archive.open(record) as stream:
+        header = array_header(stream, path, record.filename.removesuffix(_SUFFIX), record.file_size)
+        if header.nbytes != into.nbytes:
+            raise changed
+        pour(cast("zipfile.ZipExtFile", stream), header, into)
+        stream.read(1)  # at its end the record's checksum is compared

@@ -1,0 +1,157 @@
+"""The row groups of a Parquet table: what its metadata says, and their columns, a block each.
+
+Texts and lists of different length are read once when the file is indexed: their number is in no metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caudal.core.messages import _
+from caudal.data.byte_file import ByteFile, FileObject
+from caudal.data.readers.files import unreadable
+from caudal.data.sample_files.base import Array, Field, Part
+from caudal.data.sample_files.table_columns import (
+    Arrow,
+    Filler,
+    arrow,
+    check_names,
+    different_texts,
+    is_ragged,
+    is_text,
+    left_out,
+    left_out_texts,
+    number_field,
+    row_lengths,
+    table_errors,
+    text_field,
+)
+
+_BUFFER_BYTES = 1 << 20
+_BATCH_ROWS = 1 << 14
+
+
+def parquet_part(file: ByteFile, whole: bool) -> Part:
+    """What a Parquet file says of itself.
+
+    Raises:
+        UnreadableFile: broken, or without a column of numbers.
+    """
+    path = Path(file.name)
+    with _open(file) as table:
+        schema = table.schema_arrow
+        check_names(path, schema.names)
+        fields, rows, sentences, leaf = [], {}, [], 0
+        for name, kind in zip(schema.names, schema.types, strict=True):
+            field: Field | None
+            if is_text(path, kind):
+                texts = different_texts(path, _pieces(table, name))
+                field = None if texts is None else text_field(name, whole, texts)
+                sentences += [left_out_texts(name)] if texts is None else []
+            elif is_ragged(path, kind) and not whole:
+                field, rows[name] = _list_field(path, table, name, kind)
+                sentences += [] if field else [left_out(name, kind)]
+            else:
+                field = number_field(path, name, kind, whole, _nulls(table.metadata, leaf))
+                sentences += [] if field else [left_out(name, kind)]
+            fields += [field] if field else []
+            leaf += _leaves(path, kind)
+        if not fields:
+            raise unreadable(path, _("it has no column of numbers"))
+        counts = np.array([count for _group, count in _groups(path, table.metadata)], np.int64)
+        ends = np.ones(1, np.int64) if whole else np.cumsum(counts)
+        if whole:
+            rows = {field.name: np.array([counts.sum()], np.int64) for field in fields}
+        rows = {field.name: rows[field.name] for field in fields if field.ragged}
+        if any(len(lengths) != (1 if whole else counts.sum()) for lengths in rows.values()):
+            raise unreadable(path, _("its row groups do not count its rows"))
+        scratch_bytes = _scratch_bytes(table.metadata, fields)
+    return Part(tuple(fields), ends, rows, None, scratch_bytes, "parquet", tuple(sentences))
+
+
+def parquet_read(file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
+    """Fill `into` with the columns of one row group, or of all where the file is one sample.
+
+    Raises:
+        UnreadableFile: broken, or not what `part` says.
+    """
+    path = Path(file.name)
+    with _open(file) as table:
+        groups = [group for group, _count in _groups(path, table.metadata)]
+        chosen = groups if part.samples == 1 else groups[block : block + 1]
+        for field in part.fields:
+            filler = Filler(path, field, into[field.name])
+            for piece in _pieces(table, field.name, chosen):
+                filler.add(piece)
+            filler.finish()
+
+
+@contextmanager
+def _open(file: ByteFile) -> Iterator[Any]:
+    path = Path(file.name)
+    parquet = arrow(path, "pyarrow.parquet")
+    with (
+        table_errors(path),
+        parquet.ParquetFile(FileObject(file), buffer_size=_BUFFER_BYTES, pre_buffer=False) as table,
+    ):
+        yield table
+
+
+def _pieces(table: Any, name: str, groups: Sequence[int] | None = None) -> Iterator[Arrow]:
+    """A column in pieces, so that no row group has to be held."""
+    chosen = range(table.num_row_groups) if groups is None else groups
+    if not len(chosen):
+        return
+    for batch in table.iter_batches(_BATCH_ROWS, row_groups=list(chosen), columns=[name], use_threads=False):
+        yield batch.column(name)
+
+
+def _groups(path: Path, metadata: Any) -> list[tuple[int, int]]:
+    """Number and rows of each row group that has any."""
+    counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
+        raise unreadable(path, _("its row groups do not count its rows"))
+    return [(i, count) for i, count in enumerate(counts) if count]
+
+
+def _list_field(path: Path, table: Any, name: str, kind: Arrow) -> tuple[Field | None, Array]:
+    """The field of a column of lists, and the length of each list."""
+    if number_field(path, name, kind, whole=False, nulls=False) is None:
+        return None, np.zeros(0, np.int64)
+    lengths, nulls = [np.zeros(0, np.int64)], False
+    for piece in _pieces(table, name):
+        lengths.append(row_lengths(path, name, piece))
+        values = piece.flatten()
+        nulls = nulls or bool(values.null_count)
+    return number_field(path, name, kind, whole=False, nulls=nulls), np.concatenate(lengths)
+
+
+def _nulls(metadata: Any, leaf: int) -> bool:
+    """Whether the statistics of a column say that values are missing; without any, `read` will tell."""
+    if metadata.schema.column(leaf).max_definition_level == 0:
+        return False
+    statistics = [metadata.row_group(i).column(leaf).statistics for i in range(metadata.num_row_groups)]
+    return any(found is not None and found.has_null_count and found.null_count for found in statistics)
+
+
+def _leaves(path: Path, kind: Arrow) -> int:
+    """How many columns of numbers or bytes in the file make one column of the table."""
+    pa = arrow(path)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaves(path, kind.storage_type)
+    if pa.types.is_dictionary(kind) or not pa.types.is_nested(kind):
+        return 1
+    return sum(_leaves(path, kind.field(i).type) for i in range(kind.num_fields))
+
+
+def _scratch_bytes(metadata: Any, fields: Sequence[Field]) -> int:
+    """A column is read at a time: its pages, at most a whole chunk, and a batch of decoded rows."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    chunks = [group.column(j).total_uncompressed_size for group in groups for j in range(group.num_columns)]
+    batch = _BATCH_ROWS * max(field.row_bytes for field in fields)
+    return 2 * max(chunks, default=0) + 2 * batch + _BUFFER_BYTES

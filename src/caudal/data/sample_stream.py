@@ -1,0 +1,419 @@
+"""The stream over samples: steps in a fixed order, read by threads into memory that was granted before.
+
+Two ways, by how the set lies. Large samples are read one by one, straight to their place in the batch
+(`direct`). Small ones are read block by block into cells, from which batches are gathered. Batches lie in a
+ring, in the order in which they are handed out. Whoever is free takes the next piece of work: gather what is
+complete, else plan the next batch, else read the next block. A batch needs no memory but its own and that
+of blocks which come before it in the order, and there is enough for the largest: so nobody waits for ever.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from caudal.core.errors import UsageError
+from caudal.core.messages import _
+from caudal.data.batches import Batch
+from caudal.data.cells import Cells
+from caudal.data.open_parts import OpenParts
+from caudal.data.quarantine import Quarantine
+from caudal.data.sample_files.base import Array, Ints
+from caudal.data.sample_set import SampleSet
+from caudal.data.steps import Cut, Rank, Step, Steps
+from caudal.data.stream_size import StreamSize
+from caudal.data.turns import Turns
+from caudal.memory.arena import ALIGNMENT_BYTES, Arena
+from caudal.memory.ring import Ring, RingLease
+
+_TASK_BYTES = 2**20  # samples that one thread reads at a time: enough to be worth a turn, little to wait for
+
+Task = Callable[[], None]
+
+
+@dataclass
+class Meter:
+    """What happened, in seconds of all threads together, samples and bytes."""
+
+    read_seconds: float = 0.0
+    gather_seconds: float = 0.0
+    stall_seconds: float = 0.0
+    room_seconds: float = 0.0
+    samples: int = 0
+    batches: int = 0
+    blocks_read: int = 0
+    blocks_kept: int = 0
+
+
+@dataclass
+class _Job:
+    """A batch on its way. `pending` pieces of it are not there yet."""
+
+    step: Step
+    samples: Ints
+    visits: Ints
+    ends_step: bool
+    nbytes: int
+    lease: RingLease | None = None
+    batch: Batch | None = None
+    pending: int = 0
+    gathered: bool = False
+    short: dict[int, int] = field(default_factory=dict)  # place in the batch → substitute
+
+
+class SampleStream:
+    """Steps from (`epoch`, `position`) on, for `epochs` epochs, as an iterator. `close` it, or use `with`."""
+
+    def __init__(
+        self,
+        samples: SampleSet,
+        size: StreamSize,
+        cut: Cut,
+        *,
+        seed: int,
+        shuffle: bool,
+        epochs: int,
+        threads: int,
+        rank: Rank,
+        quarantine: Quarantine,
+        epoch: int = 0,
+        position: int = 0,
+        debug: bool = False,
+    ) -> None:
+        self._set, self._size, self._cut, self._rank = samples, size, cut, rank
+        self._seed, self._shuffle, self._epochs = seed, shuffle, epochs
+        self._quarantine, self._debug = quarantine, debug
+        self.epoch, self.position = epoch, position
+        self.meter = Meter()
+        self._arena = Arena(size.arena_bytes)
+        self._ring = Ring(self._arena, size.ring_bytes)
+        self._cells = Cells(self._arena, samples, size.cell, size.cells) if size.cells else None
+        self._parts = OpenParts(samples)
+        self._steps = self._all_steps(epoch, position)
+        self._upcoming = deque[_Job]()  # drawn, without memory
+        self._planned = deque[_Job]()  # with memory, in the order in which they are handed out
+        self._in_use: list[tuple[Batch, RingLease]] = []
+        self._tasks = deque[Task]()
+        self._lingering: list[tuple[int, list[object]]] = []
+        self._cell_of: dict[int, int] = {}  # visit → cell
+        self._loaded: set[int] = set()
+        self._kept: dict[int, int] = {}  # block → cell, kept over epochs
+        self._oldest = self._next_visit = -1  # visits before `_oldest` are over
+        self._turns: dict[int, Turns] = {}
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._closed = self._drained = False
+        with self._changed:
+            self._draw()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"caudal-stream-{k}", daemon=True)
+            for k in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # The order ------------------------------------------------------------------------------------------
+
+    def _turns_of(self, epoch: int) -> Turns:
+        if epoch not in self._turns:
+            self._turns[epoch] = Turns(
+                self._set.columns.block_ends, self._size.open_blocks, self._seed, epoch, self._shuffle
+            )
+            self._turns.pop(epoch - 3, None)
+        return self._turns[epoch]
+
+    def _all_steps(self, epoch: int, position: int) -> Iterator[Step]:
+        for one in range(epoch, self._epochs):
+            steps = Steps(self._set, self._turns_of(one), one, self._cut, self._rank)
+            yield from steps.after(position)
+            position = 0
+
+    def _draw(self) -> None:
+        """Draw the next step, in as many parts as the ring needs; with the lock held."""
+        step = next(self._steps, None)
+        if step is None:
+            self._drained = True
+            return
+        sizes = self._set.sample_bytes(step.samples)
+        pieces = self._size.parts(sizes)
+        for k, (i, j) in enumerate(pieces):
+            nbytes = int(sizes[i:j].sum()) + len(self._set.fields) * ALIGNMENT_BYTES
+            last = k == len(pieces) - 1
+            self._upcoming.append(_Job(step, step.samples[i:j], step.visits[i:j], last, nbytes))
+        if self._next_visit < 0:  # where the run begins, or goes on
+            self._oldest = self._next_visit = self._visit(step, step.first_open)
+        self._release_blocks()
+
+    def _visit(self, step: Step, visit: int) -> int:
+        """A visit's number over all epochs."""
+        return step.epoch * len(self._set.columns.block_ends) + visit
+
+    # The threads ----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    began = time.perf_counter()
+                    while not (task := self._next_task()):
+                        if self._closed or self._error or (self._drained and not self._upcoming):
+                            return
+                        self._changed.wait()
+                    self.meter.room_seconds += time.perf_counter() - began
+                task()
+        except BaseException as error:  # handed to the consumer, who raises it
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
+
+    def _next_task(self) -> Task | None:
+        """The most urgent piece of work that can be done now; with the lock held."""
+        if self._closed or self._error:
+            return None
+        if not self._tasks:
+            self._plan()
+        if self._tasks:
+            return self._tasks.popleft()
+        return self._next_load() if self._cells else None
+
+    def _plan(self) -> None:
+        """Give the next batch its memory, if what it needs is there."""
+        if not self._upcoming:
+            return
+        job = self._upcoming[0]
+        if self._cells and not self._is_loaded(job.step):
+            return
+        lease = self._ring.lease(job.nbytes)
+        if lease is None:
+            return
+        self._upcoming.popleft()
+        job.lease = lease
+        self._planned.append(job)
+        if self._cells:
+            job.pending = 1
+            self._tasks.append(lambda: self._gather(job))
+        else:
+            self._lay_out(job, job.samples)
+            sizes = np.cumsum(self._set.sample_bytes(job.samples))
+            cuts = np.flatnonzero(np.diff(sizes // _TASK_BYTES)) + 1
+            pieces = np.split(np.arange(len(job.samples)), cuts)
+            job.pending = len(pieces)
+            for piece in pieces:
+                self._tasks.append(lambda piece=piece: self._read(job, piece))  # type: ignore[misc]
+            self._changed.notify(len(pieces) - 1)
+        if not self._upcoming:
+            self._draw()
+
+    def _lay_out(self, job: _Job, samples: Ints) -> None:
+        """The arrays of a batch, in its lease."""
+        assert job.lease is not None
+        arrays, ends, at = {}, {}, 0
+        for one in self._set.fields:
+            if one.ragged:
+                ends[one.name] = np.cumsum(self._set.rows(one.name, samples))
+                rows = int(ends[one.name][-1]) if len(samples) else 0
+                shape = (rows, *one.row_shape)
+            else:
+                shape = (len(samples), *one.row_shape)
+            arrays[one.name] = job.lease.array(shape, one.dtype, at)
+            at += Arena.size_of(arrays[one.name].nbytes) if arrays[one.name].nbytes else 0
+        for name, values in self._set.columns.extra.items():
+            arrays[name][:] = values[samples]
+        job.batch = Batch(arrays, ends, samples.copy(), job.step.epoch, job.ends_step)
+
+    def _finish(self, job: _Job) -> None:
+        with self._changed:
+            job.pending -= 1
+            if job.short and not job.pending:
+                self._shorten(job)
+            if not job.pending and job is self._planned[0]:
+                self._changed.notify_all()
+
+    # Large samples, one by one --------------------------------------------------------------------------
+
+    def _read(self, job: _Job, piece: Ints) -> None:
+        began = time.perf_counter()
+        assert job.batch is not None
+        for k in piece.tolist():
+            sample = int(job.samples[k])
+            views = {}
+            for one in self._set.stored:
+                array = job.batch.numpy(one.name)
+                views[one.name] = array[k] if one.ragged else array[k : k + 1]
+            taken = self._quarantine.read(self._parts, sample, views)
+            if taken != sample:
+                job.batch.samples[k] = job.short[k] = taken
+                for name, values in self._set.columns.extra.items():
+                    job.batch.numpy(name)[k] = values[taken]
+        self.meter.read_seconds += time.perf_counter() - began
+        self._finish(job)
+
+    def _shorten(self, job: _Job) -> None:
+        """Substitutes are no longer than what they stand for, and may be shorter."""
+        assert job.batch is not None
+        ragged = [one.name for one in self._set.stored if one.ragged]
+        job.batch.shorten({name: self._set.rows(name, job.batch.samples) for name in ragged})
+
+    # Small samples, by block ----------------------------------------------------------------------------
+
+    def _is_loaded(self, step: Step) -> bool:
+        first = self._visit(step, step.first_open)
+        return all(v in self._loaded for v in range(first, self._visit(step, step.first_closed)))
+
+    def _next_load(self) -> Task | None:
+        assert self._cells
+        visits = len(self._set.columns.block_ends)
+        while True:
+            visit = self._next_visit
+            if visit < 0 or visit >= self._epochs * visits:
+                return None
+            epoch, within = divmod(visit, visits)
+            block = int(self._turns_of(epoch).blocks(within, within + 1)[0])
+            if block in self._kept:
+                self._cell_of[visit] = self._kept[block]
+                self._loaded.add(visit)
+                self.meter.blocks_kept += 1
+                self._next_visit += 1
+                self._plan()
+                if self._tasks:
+                    self._changed.notify()
+                    return self._tasks.popleft()
+                continue
+            if not self._cells.free:
+                return None
+            self._next_visit += 1
+            cell = self._cells.free.pop()
+            self._cell_of[visit] = cell
+            return lambda: self._load(visit, block, cell)
+
+    def _load(self, visit: int, block: int, cell: int) -> None:
+        assert self._cells
+        began = time.perf_counter()
+        first, last = self._set.block_begin(block), int(self._set.columns.block_ends[block])
+        self._quarantine.read_block(self._parts, first, last, self._cells.views(cell, block))
+        with self._changed:
+            self.meter.read_seconds += time.perf_counter() - began
+            self.meter.blocks_read += 1
+            self._loaded.add(visit)
+            if len(self._kept) < self._size.kept_cells:  # never given up again: the same hits in every epoch
+                self._kept.setdefault(block, cell)
+            self._changed.notify_all()
+
+    def _gather(self, job: _Job) -> None:
+        assert self._cells
+        began = time.perf_counter()
+        samples, visits = self._quarantine.substitutes(job.step, job.samples, job.visits)
+        if samples is not job.samples and int(self._set.sample_bytes(samples).sum()) > job.nbytes:
+            raise self._quarantine.no_substitute(int(job.samples[0]))
+        self._lay_out(job, samples)
+        assert job.batch is not None
+        offset = self._visit(job.step, 0)
+        cell_of = np.array([self._cell_of[offset + v] for v in visits.tolist()], np.int64)
+        into = {
+            one.name: (found.values if one.ragged else found)
+            for one in self._set.stored
+            for found in [job.batch.numpy(one.name)]
+        }
+        self._cells.gather(samples, cell_of, into)
+        with self._changed:
+            self.meter.gather_seconds += time.perf_counter() - began
+            job.gathered = True
+            self._release_blocks()
+        self._finish(job)
+
+    def _release_blocks(self) -> None:
+        """Free the cells of visits that no batch needs any more; with the lock held."""
+        if not self._cells:
+            return
+        waiting = next((job for job in self._planned if not job.gathered), None)
+        waiting = waiting or (self._upcoming[0] if self._upcoming else None)
+        if waiting is None:
+            return
+        until = self._visit(waiting.step, waiting.step.first_open)
+        kept = set(self._kept.values())
+        while self._oldest < until:
+            cell = self._cell_of.pop(self._oldest, None)
+            self._loaded.discard(self._oldest)
+            self._oldest += 1
+            if cell is not None and cell not in kept:
+                self._cells.free.append(cell)
+        self._changed.notify_all()
+
+    # The consumer ---------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        with self._changed:
+            self._take_back()
+            began = time.perf_counter()
+            while not (self._planned and not self._planned[0].pending):
+                if self._error:
+                    raise self._error
+                if self._closed or (self._drained and not self._planned and not self._upcoming):
+                    raise StopIteration
+                self._changed.wait()
+            job = self._planned.popleft()
+            assert job.batch is not None
+            assert job.lease is not None
+            job.batch.stall_seconds = time.perf_counter() - began
+            self._in_use.append((job.batch, job.lease))
+            if job.ends_step:
+                self.epoch, self.position = job.step.epoch, job.step.last
+            self.meter.stall_seconds += job.batch.stall_seconds
+            self.meter.samples += job.batch.size
+            self.meter.batches += 1
+        return job.batch
+
+    def _take_back(self) -> None:
+        """Take the last batch back; with the lock held."""
+        if not self._in_use:
+            return
+        batch, lease = self._in_use.pop()
+        arrays = batch.release()
+        if self._debug:
+            lease.fill(0xAB)  # whoever still looks sees that it is gone
+            self._check_released(arrays)
+        self._ring.give_back()
+        self._changed.notify_all()
+
+    def _check_released(self, arrays: dict[str, Array]) -> None:
+        """In debug mode, find views that were kept past the batch after theirs.
+
+        Raises:
+            UsageError: there is one.
+        """
+        self._lingering.append((self.meter.batches - 1, [a.base for a in arrays.values()]))
+        if len(self._lingering) < 2:
+            return
+        number, buffers = self._lingering.pop(0)
+        # One reference is the list's, one the loop's, one the function's.
+        if any(sys.getrefcount(buffer) > 3 for buffer in buffers if buffer is not None):
+            raise UsageError(
+                _("A view of batch {number} is still held after the next batch was used.").format(
+                    number=number
+                ),
+                _("Its memory holds other samples now; keep a copy (clone)."),
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next step begins. Threads hold no state, and batches on their way need not be saved."""
+        return {"seed": self._seed, "epoch": self.epoch, "position": self.position}
+
+    def close(self) -> None:
+        """Stop the threads and give everything back; safe to call twice."""
+        with self._changed:
+            self._closed = True
+            self._tasks.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._parts.close()
+        self._arena.close()

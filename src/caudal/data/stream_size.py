@@ -1,0 +1,145 @@
+"""What a stream over samples holds: its memory divided between batches, open blocks and blocks that stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from caudal.core.errors import DoesNotFit
+from caudal.core.messages import _
+from caudal.core.units import MIB, Bytes
+from caudal.data.cells import CellSize
+from caudal.data.sample_files.base import Array, Ints
+from caudal.data.sample_set import SampleSet
+from caudal.data.shuffle_quality import blocks_for, effective_share
+from caudal.memory.arena import ALIGNMENT_BYTES
+
+WANTED_SHARE = 0.98  # a shuffle that nobody could tell from a perfect one
+_BATCHES = 6  # in use, being read, and a few ahead
+_LEAST_RING_BYTES = 4 * MIB
+_OWN_BYTES = MIB  # threads, queues, open files: measured, and small
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    """`arena_bytes` in all: a ring of `ring_bytes` for batches, and `cells` for blocks.
+
+    `open_blocks` are open at once; `kept_cells` of the cells may hold blocks that stay for ever.
+    `effective_share` is the effective batch ÷ batch that is predicted.
+    """
+
+    arena_bytes: Bytes
+    ring_bytes: int
+    cells: int
+    cell: CellSize
+    open_blocks: int
+    kept_cells: int
+    effective_share: float
+
+    @classmethod
+    def fit(
+        cls,
+        samples: SampleSet,
+        ram: Bytes,
+        batch: int,
+        threads: int,
+        shuffle: bool | float,
+        correlation: float | None,
+        open_blocks: int = 0,
+    ) -> StreamSize:
+        """Divide `ram` for batches of `batch` samples.
+
+        `shuffle` is whether to, or the effective share that is asked for. `correlation` of labels within
+        blocks (see `shuffle_quality`); `None` counts as 1, the worst. `open_blocks` is what a run that is
+        resumed had; otherwise it follows from the rest, but not from the number of threads.
+
+        Raises:
+            DoesNotFit: one sample, or the blocks that have to be open, need more.
+        """
+        own = _OWN_BYTES + _column_bytes(samples)
+        held = own + threads * samples.scratch_bytes
+        sizes = samples.sample_bytes(np.arange(len(samples))) + len(samples.fields) * ALIGNMENT_BYTES
+        largest = int(sizes.max())
+        most = int(np.partition(sizes, -batch)[-batch:].sum()) if batch < len(sizes) else int(sizes.sum())
+        room = int(ram) - held
+        wanted_ring = max(_BATCHES * most, min(_LEAST_RING_BYTES, int(sizes.sum())))
+        cell = CellSize(samples)
+        if samples.direct:
+            if largest > room:
+                raise _too_small(held + largest, ram, _("one sample of {size}").format(size=Bytes(largest)))
+            ring = min(wanted_ring, room)
+            return cls(Bytes(ring + 2 * ALIGNMENT_BYTES), ring, 0, cell, 1, 0, 1.0)
+        blocks = len(samples.columns.block_ends)
+        mean = len(samples) / blocks
+        span = -(-batch // max(1, int(mean))) + 2  # a batch may reach over so many turns
+        rho = 1.0 if correlation is None else correlation
+        wanted, least = 1, 1
+        if shuffle:
+            share = WANTED_SHARE if shuffle is True else float(shuffle)
+            wanted = blocks_for(share, batch, mean, rho, blocks)
+            least = 1 if shuffle is True else wanted
+        wanted, least = (open_blocks, open_blocks) if open_blocks else (wanted, least)
+        # What is left for blocks with two threads decides the order, so that other numbers do not change it.
+        order_room = int(ram) - own - 2 * samples.scratch_bytes
+        ring = max(largest, min(wanted_ring, min(room, order_room) // 3))
+        most_open = _most_open((order_room - ring) // cell.nbytes, blocks, span)
+        cells = min((room - ring) // cell.nbytes, blocks + threads)
+        opened = min(wanted, most_open)
+        if most_open < least or _most_open(cells, blocks, span) < opened:
+            needed = held + ring + (max(least, 1) + span) * cell.nbytes
+            who = _("{count} open blocks of {size}").format(count=max(least, 1), size=Bytes(cell.nbytes))
+            raise _too_small(needed, ram, who)
+        kept = blocks if cells >= blocks else max(0, cells - opened - span - threads)
+        return cls(
+            Bytes(ring + cells * cell.nbytes + 4 * ALIGNMENT_BYTES),
+            ring,
+            int(cells),
+            cell,
+            opened,
+            kept,
+            effective_share(batch, mean, opened, blocks, rho),
+        )
+
+    def parts(self, sizes: Ints) -> list[tuple[int, int]]:
+        """A batch with samples of these bytes, cut into consecutive parts that fit: [(first, last), …]."""
+        sizes = sizes + ALIGNMENT_BYTES
+        room = self.ring_bytes - 8 * ALIGNMENT_BYTES
+        if not len(sizes) or int(sizes.sum()) <= room:
+            return [(0, len(sizes))]
+        cuts, held = [0], 0
+        for k, size in enumerate(sizes.tolist()):
+            if held + size > room // 2 and held:
+                cuts.append(k)
+                held = 0
+            held += size
+        return list(pairwise([*cuts, len(sizes)]))
+
+
+def _most_open(cells: int, blocks: int, span: int) -> int:
+    return blocks if cells >= blocks else max(0, cells - span)
+
+
+def _column_bytes(samples: SampleSet) -> int:
+    columns = samples.columns
+    arrays: list[Array] = [
+        columns.names.blob,
+        columns.names.ends,
+        columns.sizes,
+        columns.file_ends,
+        columns.file_blocks,
+    ]
+    arrays += [columns.block_ends, *columns.row_ends.values(), *(columns.places or {}).values()]
+    arrays += list(columns.extra.values())
+    return sum(array.nbytes for array in arrays if not isinstance(array, np.memmap))
+
+
+def _too_small(least: int, ram: Bytes, who: str) -> DoesNotFit:
+    return DoesNotFit(
+        _("The stream needs at least {least}, and {ram} were given: {who} have to be held.").format(
+            least=Bytes(least), ram=ram, who=who
+        ),
+        _("Give that much with ram=, or repack the set into smaller samples or blocks (caudal pack)."),
+        least=least,
+    )

@@ -1,0 +1,267 @@
+"""The stream over samples: all of them once, in one order whoever computes it, in its bytes, never stuck."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+import caudal
+from caudal.core.errors import DoesNotFit, TooManyBroken, UnreadableFile, UsageError
+from caudal.core.events import Event, SampleBroken
+from caudal.core.units import MIB
+
+DRAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven files of small numbered samples: read in blocks."""
+    folder = tmp_path_factory.mktemp("small")
+    for k in range(7):
+        number = np.arange(900 * k, 900 * (k + 1))
+        x = np.repeat(number[:, None], 90, 1).astype(np.float32)
+        np.savez(folder / f"{k}.npz", x=x, y=number // 700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty files, each a sample of its own length, 40 to 120 KB: read one by one."""
+    folder = tmp_path_factory.mktemp("ragged")
+    draw = np.random.default_rng(0)
+    for k in range(60):
+        rows = int(draw.integers(300, 1000))
+        np.savez(folder / f"{k:03}.npz", x=np.full((rows, 32), k, np.float32), y=np.int64(k))
+    return folder
+
+
+def numbers(stream: caudal.Stream, most: int = 10**9) -> list[list[int]]:
+    """The first feature of every sample, batch by batch."""
+    got = []
+    for batch in stream:
+        x = batch.numpy("x")
+        first = [one[0, 0] for one in x] if hasattr(x, "ends") else x[:, 0]
+        got.append([int(v) for v in first])
+        if len(got) == most:
+            break
+    return got
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [number for batch in batches for number in batch]
+
+
+@pytest.mark.parametrize("kind", ["small", "ragged"])
+def test_an_epoch_gives_every_sample_once_and_the_next_another_order(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    data = request.getfixturevalue(kind)
+    with caudal.stream(data, 16, ram="24MiB", threads=2) as stream:
+        first, second = numbers(stream), numbers(stream)
+    assert len(first) == len(stream) == len(second)
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(6300 if kind == "small" else 60))
+    assert first != second
+
+
+@pytest.mark.parametrize("kind", ["small", "ragged"])
+@DRAWS
+@given(st.data())
+def test_threads_ranks_and_resumes_do_not_change_the_sequence(
+    kind: str, request: pytest.FixtureRequest, data: st.DataObject
+) -> None:
+    folder = request.getfixturevalue(kind)
+    batch = 96 if kind == "small" else 6
+    options: dict[str, Any] = {"ram": "8MiB", "seed": 3, "epochs": 2}
+    whole = numbers(caudal.stream(folder, batch, threads=2, **options))
+    stop = data.draw(st.integers(0, len(whole) - 1))
+    threads, world = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    interrupted = caudal.stream(folder, batch, threads=threads, **options)
+    head = numbers(interrupted, stop) if stop else []
+    state = interrupted.state_dict()
+    interrupted.close()
+    tails = []
+    for rank in range(world):
+        resumed = caudal.stream(
+            folder, batch, threads=data.draw(st.integers(1, 4)), rank=rank, world_size=world, **options
+        )
+        resumed.load_state_dict(state)
+        tails.append(numbers(resumed))
+    merged = [[0] * sum(map(len, parts)) for parts in zip(*tails, strict=True)]
+    for rank, tail in enumerate(tails):
+        for k, part in enumerate(tail):
+            merged[k][rank::world] = part
+    assert head + merged == whole
+
+
+def test_the_state_is_a_few_numbers(small: Path) -> None:
+    import json
+
+    assert len(json.dumps(caudal.stream(small, ram="8MiB").state_dict())) < 1024
+
+
+def test_a_state_of_another_set_is_refused(small: Path, ragged: Path) -> None:
+    with pytest.raises(UsageError, match="other data"):
+        caudal.stream(small, ram="8MiB").load_state_dict(caudal.stream(ragged, ram="8MiB").state_dict())
+
+
+def test_a_dataloader_takes_it_and_workers_are_refused(small: Path) -> None:
+    stream = caudal.stream(small, 64, ram="8MiB")
+    seen = sum(len(batch["x"]) for batch in DataLoader(stream, batch_size=None))
+    assert seen == 6300
+    with pytest.raises(UsageError, match="worker processes"):
+        next(iter(DataLoader(stream, batch_size=None, num_workers=1)))
+
+
+def test_fields_are_tensors_and_ragged_ones_know_their_ends(ragged: Path) -> None:
+    for batch in caudal.stream(ragged, 4, ram="8MiB"):
+        x, y = batch["x"], batch["y"]
+        assert isinstance(y, torch.Tensor)
+        padded, mask = x.padded(-1)
+        assert padded.shape == (4, int(x.lengths.max()), 32)
+        assert mask.sum() == len(x.values)
+        assert all((one == number).all() for one, number in zip(x, y, strict=True))
+        assert (padded[~mask] == -1).all()
+
+
+@DRAWS
+@given(
+    st.sampled_from(["small", "ragged"]),
+    st.integers(1, 200),
+    st.integers(1, 24),
+    st.integers(1, 3),
+    st.data(),
+)
+def test_it_never_gets_stuck_whatever_the_budget(
+    request: pytest.FixtureRequest, kind: str, batch: int, ram_mib: int, threads: int, data: st.DataObject
+) -> None:
+    folder = request.getfixturevalue(kind)
+    try:
+        stream = caudal.stream(folder, batch, ram=ram_mib * MIB, threads=threads, debug=True)
+    except DoesNotFit as error:
+        refused = error
+    else:
+        refused = None
+    if refused is not None:
+        assert refused.facts["least"] > ram_mib * MIB
+        return
+    stop = data.draw(st.integers(1, 40))
+    finished = threading.Event()
+
+    def fail() -> None:
+        for _batch in stream:
+            raise ZeroDivisionError
+
+    def consume() -> None:
+        if user_error:
+            with pytest.raises(ZeroDivisionError):
+                fail()
+        else:
+            numbers(stream, stop)
+        stream.close()
+        finished.set()
+
+    user_error = data.draw(st.booleans())
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    assert finished.wait(60), "the stream is stuck"
+    assert stream.stats()["arena_bytes"] <= ram_mib * MIB
+
+
+def test_a_batch_too_large_comes_in_parts_that_make_up_the_step(ragged: Path) -> None:
+    whole = numbers(caudal.stream(ragged, 30, ram="24MiB"))
+    parts = caudal.stream(ragged, 30, ram="2500KiB")
+    steps: list[list[int]] = [[]]
+    pieces = 0
+    for batch in parts:
+        steps[-1] += [int(one[0, 0]) for one in batch.numpy("x")]
+        pieces += 1
+        if batch.ends_step:
+            steps.append([])
+    assert steps[:-1] == whole
+    assert pieces > len(whole)
+
+
+def test_a_budget_below_one_sample_is_refused_with_the_least(ragged: Path) -> None:
+    with pytest.raises(DoesNotFit, match="at least") as caught:
+        caudal.stream(ragged, 4, ram="1MiB")
+    least = int(caught.value.facts["least"])  # type: ignore[call-overload]
+    assert numbers(caudal.stream(ragged, 1, ram=least + MIB, threads=1))
+
+
+def test_a_shuffle_that_is_asked_for_is_kept_or_refused(small: Path) -> None:
+    stream = caudal.stream(small, 32, ram="24MiB", shuffle="0.95")
+    assert stream.plan.effective_batch >= 0.95 * 32
+    with pytest.raises(DoesNotFit, match="open blocks"):
+        caudal.stream(small, 32, ram="2MiB", shuffle="0.95")
+
+
+def test_a_batch_is_gone_after_the_next_one(small: Path) -> None:
+    stream = iter(caudal.stream(small, 32, ram="8MiB"))
+    first = next(stream)
+    next(stream)
+    with pytest.raises(UsageError, match="asked for after"):
+        first["x"]
+
+
+def test_debug_mode_finds_views_that_are_kept(small: Path) -> None:
+    with pytest.raises(UsageError, match="still held"):
+        _kept = [batch["x"][3:5] for batch in caudal.stream(small, 32, ram="8MiB", debug=True)]
+    with caudal.stream(small, 32, ram="8MiB", debug=True) as stream:
+        copies = [batch["x"][3:5].clone() for batch in stream]
+    assert len(copies) == len(stream)
+
+
+def test_headspace_gives_one_batch_as_often_as_there_would_be_batches(small: Path) -> None:
+    stream = caudal.stream(small, 32, ram="8MiB", headspace=True)
+    seen = [batch.numpy("x")[:, 0].copy() for batch in stream]
+    assert len(seen) == len(stream)
+    assert all((one == seen[0]).all() for one in seen)
+
+
+@pytest.mark.parametrize("kind", ["small", "ragged"])
+def test_broken_samples_are_replaced_the_same_way_every_time_and_counted(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = tmp_path / kind
+    shutil.copytree(request.getfixturevalue(kind), folder)
+    made = lambda **more: caudal.stream(folder, 16, ram="24MiB", broken_limit=0.3, **more)  # noqa: E731
+    events: list[Event] = []
+    stream = made(events=events.append)
+    victim = folder / ("3.npz" if kind == "small" else "003.npz")
+    broken_samples = set(range(2700, 3600)) if kind == "small" else {3}
+    size = victim.stat().st_size
+    victim.write_bytes(b"\0")  # cut after it was indexed
+    first = numbers(stream)
+    assert not broken_samples & set(flat(first))
+    assert len(flat(first)) == (6300 if kind == "small" else 60)
+    assert {b.file for b in stream.broken} == {str(victim)}
+    assert all(isinstance(e, SampleBroken) for e in events)
+    assert sum(e.count for e in events if isinstance(e, SampleBroken)) == len(broken_samples)
+    assert size > 1
+
+
+def test_too_many_broken_samples_stop_the_run(small: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "set"
+    shutil.copytree(small, folder)
+    stream = caudal.stream(folder, 16, ram="24MiB")
+    for k in (1, 2, 3):
+        (folder / f"{k}.npz").write_bytes(b"\0")
+    with pytest.raises(TooManyBroken, match="cannot be read"):
+        numbers(stream)
+
+
+def test_a_folder_without_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match="no file of samples"):
+        caudal.stream(tmp_path)
