@@ -14,6 +14,12 @@ from caudal.runs.machine import settle
 settle()  # before any test imports torch
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Indexes are kept below the tests' own folder; nothing of the user's is read or changed."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data: `CAUDAL_TEST_DATA`, else `../shared/data` beside the repository."""

@@ -88,7 +88,8 @@ def test_a_killed_pack_is_refused_and_goes_on_where_it_stopped(tmp_path: Path) -
         "import sys, os, pathlib, signal, caudal\n"
         "def tick(done, total):\n"
         "    shards = list(pathlib.Path(sys.argv[2]).glob('*.safetensors'))\n"
-        "    if len(shards) == 3 and done % 7 == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    parts = list(pathlib.Path(sys.argv[2]).glob('*.part'))\n"
+        "    if len(shards) == 3 and parts: os.kill(os.getpid(), signal.SIGKILL)\n"
         "caudal.pack(sys.argv[1], out=sys.argv[2], samples='file', shard_bytes='200KiB', tick=tick)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(source), str(out)], check=False)

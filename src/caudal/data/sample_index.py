@@ -103,10 +103,15 @@ def _arrangement(
         part = _look(name, size_bytes, reader, whole=False).part
     except UnreadableFile:
         return True, ()  # if it is broken, it will be so as a whole sample too, and named then
-    alone = _look(name, size_bytes, reader, whole=True).part
-    if alone.samples == part.samples:
-        return False, ()  # the format knows no difference
-    if len(files) == 1 or len(part.fields) > 1 or any(len(f.shape) > 2 for f in part.fields):
+    try:
+        alone = _look(name, size_bytes, reader, whole=True).part
+    except UnreadableFile:
+        return False, ()  # a format whose files always hold many
+    if alone.fields == part.fields:
+        return False, ()  # a format that knows no difference
+    # A number beside the arrays belongs to all of the file; and a lone array may be either.
+    more, many = len(alone.fields) > len(part.fields), len(part.fields) > 1
+    if not more and (len(files) == 1 or many or any(len(f.shape) > 2 for f in part.fields)):
         note = _("Each file holds many samples (first axis); say samples=“file” if it holds one.")
         return False, (note,)
     return True, (_("Each file is one sample; say samples=“rows” if it holds many (first axis)."),)

@@ -43,12 +43,12 @@ class Packing:
             x_HWB = imagecodecs.delta_encode(x_HWB, axis=-2)
         elif self.predictor == 3:
             x_HWB = imagecodecs.floatpred_encode(x_HWB, axis=-2)
-        encode = imagecodecs.deflate_encode if self.codec == "deflate" else imagecodecs.zstd_encode
+        encode: Any = imagecodecs.deflate_encode if self.codec == "deflate" else imagecodecs.zstd_encode
         return bytes(encode(x_HWB, level=LEVEL))
 
     def unpack(self, data: Any, like_HWB: Array) -> Array:
         """The pixels that were packed, written into `like_HWB` or given anew."""
-        decode = imagecodecs.deflate_decode if self.codec == "deflate" else imagecodecs.zstd_decode
+        decode: Any = imagecodecs.deflate_decode if self.codec == "deflate" else imagecodecs.zstd_decode
         decode(data, out=like_HWB.reshape(-1).view(np.uint8).data)
         if self.predictor == 2:
             imagecodecs.delta_decode(like_HWB, axis=-2, out=like_HWB)

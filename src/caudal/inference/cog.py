@@ -51,7 +51,7 @@ Tags = Mapping[int, Tag]
 
 
 def tags_of(tiff: bytes) -> dict[int, Tag]:
-    """The tags of the first directory of a classic little-endian TIFF of our own making; nothing is checked."""
+    """The tags of the first directory of a classic little-endian TIFF that we had written; checks nothing."""
     start, found = int.from_bytes(tiff[4:8], "little"), {}
     (count,) = struct.unpack_from("<H", tiff, start)
     for number in range(count):

@@ -127,7 +127,7 @@ def chunks_ahead(batch: int) -> int:
 def feed(
     reader: WindowReader, bands: Bands, batch: int, threads: int, overlap: bool = True
 ) -> Generator[Batch]:
-    """The tiles of the grid of `bands` in batches of at most `batch` for the model, decoded by `threads` threads.
+    """The tiles of a grid in batches of at most `batch` for the model, decoded by `threads` threads.
 
     With `overlap` that goes on while the model runs, which is right when the model has a device of its own.
     Without, decoding and the model take turns on the same processors: a model whose threads work in step

@@ -180,7 +180,7 @@ class CogWriter:
             sync(self.path.parent)
 
     def _make_tags(self, block_px: int) -> Tags:
-        """The tags of an empty raster that GDAL writes: the same bands, names and place, hardly any pixels."""
+        """The tags of an empty raster that GDAL writes, with the same bands, names and place."""
         where, layout = self._georeference, self.layout
         profile: dict[str, Any] = {"driver": "GTiff", "dtype": layout.dtype.name, "nodata": layout.nodata}
         profile |= {"height": 2 * block_px, "width": 2 * block_px, "count": len(layout.names)}

@@ -58,7 +58,7 @@ class Patchwork:
         """Put a piece beside those of the same block; the block, if that was the last."""
         if self._spill is None:
             self._spill = Spill(self._folder)
-        slot, missing_px = self._waiting.pop(key, None) or (self._take(), area.area_px)
+        slot, missing_px = self._waiting.pop(key) if key in self._waiting else (self._take(), area.area_px)
         rows, cols = part.within(area)
         place = slot * self._row_bytes * self._block_px
         across_HWB = self._rows(self._spill, place, rows)

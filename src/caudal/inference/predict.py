@@ -215,12 +215,12 @@ def working_bytes(
     batch = min(batch, len(grid))
     # Chunks: those of the tile at hand, and those decoded ahead.
     chunks = min(len(grid), chunks_ahead(batch) + (2 if grid.mode == "blend" else 3))
-    bands = bands_for(grid, block_px, pixel_bytes)
-    chunk_bytes = bands.passing_px * min(grid.core, grid.width) * pixel_bytes
-    carried_bytes = bands.carried_px * grid.width * pixel_bytes
+    pieces = bands_for(grid, block_px, pixel_bytes)
+    chunk_bytes = pieces.passing_px * min(grid.core, grid.width) * pixel_bytes
+    carried_bytes = pieces.carried_px * grid.width * pixel_bytes
     input_bytes, score_bytes = tile_px * pixel_bytes, tile_px * channels * 4
-    # While the model runs its input is held as well; afterwards the tile that is encoded.
-    beside_bytes = max(batch * input_bytes, tile_px * (2 + out_bytes))
+    # Beside the scores: the batch that they came from, later the next one and the tile that is encoded.
+    beside_bytes = batch * input_bytes + tile_px * (2 + out_bytes)
     if average_d4:
         beside_bytes += batch * (score_bytes + input_bytes)
     strips_bytes = channels * grid.overlap * (4 * height + 2 * (grid.width if grid.rows > 1 else 0))

@@ -7,6 +7,7 @@ made of, where it runs and how pixels are normalized is not known here.
 from __future__ import annotations
 
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +68,18 @@ def score_windows(
             spool = Spool(source, grid.largest[0], scratch)
             stack.callback(spool.close)
             reader, bands = spool, Bands(grid, None)
-        batches = feed(reader, bands, batch, threads, overlap)
-        stack.enter_context(closing(batches))
-        for some in batches:
+        batches = stack.enter_context(closing(feed(reader, bands, batch, threads, overlap)))
+        aside = stack.enter_context(ThreadPoolExecutor(1, "caudal-batches"))
+        some = next(batches, None)
+        while some is not None:
             scores_NCHW = _run(forward, some, channels)
             some.x_NHWC = some.valid_NHW = None
+            # The next batch is laid out while these scores are joined and whoever takes them works on them.
+            coming = aside.submit(next, batches, None)
             for fed in some.tiles:
                 yield _region(fed, scores_NCHW, joined, broken)
-            # Or the scores would still be held while the next batch is laid out.
-            del scores_NCHW
+            del scores_NCHW  # or they would still be held while the model runs
+            some = coming.result()
 
 
 def _run(forward: Forward, batch: Batch, channels: int) -> Scores | None:

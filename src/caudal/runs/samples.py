@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Literal
 
+from caudal.data import index_cache
+from caudal.data.locations import is_remote
+from caudal.data.paths import local_path
 from caudal.data.sample_files.base import SampleReader
 from caudal.data.sample_index import index_samples, labels_from_folders
 from caudal.data.sample_set import SampleSet
 
+_WORTH_KEEPING_SECONDS = 0.3
 Arrangement = Literal["auto", "file", "rows"]
 
 
@@ -31,7 +36,20 @@ def open_set(
         from caudal.data.sample_files.pictures import PictureReader
 
         reader = PictureReader(resize, scaled)
-    found = index_samples(data, arrangement, reader, threads, tick)
+    if is_remote(data):
+        return _labelled(index_samples(data, arrangement, reader, threads, tick))
+    root = local_path(data)
+    kept = index_cache.cache_folder() / index_cache.key_of(root, arrangement, resize, scaled)
+    found = index_cache.load(kept, root, reader)
+    if found is None:
+        began = time.monotonic()
+        found = _labelled(index_samples(str(root), arrangement, reader, threads, tick))
+        if time.monotonic() - began > _WORTH_KEEPING_SECONDS:
+            index_cache.store(kept, found, root)
+    return found
+
+
+def _labelled(found: SampleSet) -> SampleSet:
     if any(one.name == "image" for one in found.fields) and not found.raw:
         return labels_from_folders(found) or found
     return found

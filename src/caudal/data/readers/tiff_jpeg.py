@@ -1,8 +1,8 @@
 """A TIFF's JPEG blocks: what a block's header says, and its pixels by libjpeg-turbo. Knows no other tag.
 
 Only what every libjpeg decodes alike comes here: samples as they are stored, 8 bits, Huffman coding, no
-component smaller than the others. YCbCr does not: libjpeg and libjpeg-turbo turn it to RGB with constants that
-differ in the last digit, and spread small components otherwise; there GDAL's pixels are GDAL's to make.
+component smaller than the others. YCbCr does not: libjpeg and libjpeg-turbo turn it to RGB with constants
+that differ in the last digit, and spread small components otherwise; there GDAL's pixels are GDAL's to make.
 
 Streams follow ITU-T T.81 (JPEG), annex B; tables apart from the blocks "TIFF Technical Note 2" (1995); the
 marker that says how colours are coded ITU-T T.872, §6.5.3.
@@ -48,7 +48,7 @@ def frame_of(data: bytes) -> Frame | None:
     if not data.startswith(_START):
         return None
     shape: tuple[int, int, int, bool] | None = None
-    kept = []
+    kept: list[bytes] = []
     at = len(_START)
     while at + 4 <= len(data) and data[at] == 0xFF:
         code = data[at + 1]
@@ -72,7 +72,7 @@ def frame_of(data: bytes) -> Frame | None:
 
 def tables_of(data: bytes) -> bytes:
     """The quantization and Huffman tables of the JPEGTables tag, without what stands around them."""
-    kept = []
+    kept: list[bytes] = []
     at = len(_START)
     while at + 4 <= len(data) and data[at] == 0xFF:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])

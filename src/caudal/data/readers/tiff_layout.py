@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.core.messages import _
-from caudal.data.readers.base import Header, check_size
+from caudal.data.readers.base import MAX_BANDS, Header, check_size
 from caudal.data.readers.files import unreadable
 from caudal.data.readers.tiff_jpeg import frame_of, tables_of
 from caudal.data.readers.tiff_lerc import PACKINGS
@@ -40,6 +40,7 @@ _GREY_RGB_PALETTE_INKS = (0, 1, 2, 3, 5)  # photometric values whose samples are
 _ALPHA = (1, 2)  # ExtraSamples values
 _RAW_PIECE_BYTES = 256 * 1024
 _JPEG_HEAD_BYTES = 4096
+_JPEG_TABLES_BYTES = 2**16
 
 Counts = npt.NDArray[np.int64]
 
@@ -135,8 +136,8 @@ def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
         pixel_bytes = dtype.itemsize * (1 if separate else samples)
         block, offsets, counts = _raw_pieces(tags, offsets, counts, height, width, block[0], pixel_bytes)
     check_size(path, height, width, 1 if separate else samples, dtype, block)
-    extra = tags.array(338)
-    has_alpha = samples > 1 and len(extra) > 0 and int(extra[-1]) in _ALPHA
+    extra = tags.integers(338, MAX_BANDS)
+    has_alpha = samples > 1 and len(extra) > 0 and extra[-1] in _ALPHA
     layout = Layout(
         path=path,
         size_bytes=size_bytes,
@@ -155,7 +156,7 @@ def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
         band_names=_band_names(tags, samples - has_alpha),
         nodata=_nodata(tags, dtype),
         has_alpha=has_alpha,
-        jpeg_tables=tables_of(tags.array(347).tobytes()) if codec == JPEG else b"",
+        jpeg_tables=tables_of(tags.array(347, _JPEG_TABLES_BYTES).tobytes()) if codec == JPEG else b"",
         lerc_packing=_lerc_packing(tags) if codec == LERC else 0,
     )
     _check_index(layout)
@@ -164,11 +165,11 @@ def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
 
 
 def _sample_type(tags: Directory, samples: int) -> tuple[np.dtype[Any], int]:
-    bits, formats = tags.array(258), tags.array(339)
-    if len(set(bits.tolist())) != 1 or len(set(formats.tolist())) > 1:
+    bits, formats = tags.integers(258, MAX_BANDS), tags.integers(339, MAX_BANDS)
+    if len(set(bits)) != 1 or len(set(formats)) > 1:
         raise Foreign
-    sample_format = int(formats[0]) if len(formats) else 1
-    kind, size_bits = _KINDS.get(sample_format), int(bits[0])
+    sample_format = formats[0] if formats else 1
+    kind, size_bits = _KINDS.get(sample_format), bits[0]
     if kind is None or size_bits not in (8, 16, 32, 64) or (kind == "f" and size_bits == 8):
         raise Foreign
     return np.dtype(f"{kind}{size_bits // 8}"), 1 if kind == "u" else sample_format
@@ -217,10 +218,10 @@ def _refuse_foreign_pictures(tags: Directory, layout: Layout) -> None:
 
 
 def _lerc_packing(tags: Directory) -> int:
-    version_and_packing = tags.array(50674).tolist()
+    version_and_packing = tags.integers(50674, 2)
     if len(version_and_packing) < 2 or version_and_packing[1] not in PACKINGS:
         raise Foreign
-    return int(version_and_packing[1])
+    return version_and_packing[1]
 
 
 def _rows_per_strip(tags: Directory, height: int) -> int:
@@ -232,7 +233,7 @@ def _index(tags: Directory, tiled: bool, grid: tuple[int, int, int]) -> tuple[Co
     expected = math.prod(grid)
     arrays = []
     for code in (324, 325) if tiled else (273, 279):
-        values = tags.array(code)
+        values = tags.array(code, expected)
         if values.dtype.kind not in "iu" or len(values) < expected:
             raise unreadable(
                 tags.path,

@@ -4,7 +4,9 @@ A block is one blob with all samples of a pixel side by side, or one blob for ea
 once more by DEFLATE or ZSTD. A mask says which pixels have no value: floats are then NaN, and of 8-bit
 pictures with alpha it is the alpha.
 
-Blobs follow the header that Esri's LERC library (Apache 2.0) writes, versions 2.2 to 2.6.
+Blobs follow the header that Esri's LERC library (Apache 2.0) writes, versions 2.3 to 2.6. The library trusts
+what lies in a blob once its checksum is right: damage is found, a blob forged with care may crash it. Blobs
+before 2.3 have no checksum and are refused.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from caudal.data.readers.base import Array
 PACKINGS = {0: "", 1: "_deflate", 2: "_zstd"}
 
 _MAGIC = b"Lerc2 "
+_VERSIONS_WITH_CHECKSUM = (3, 4, 5, 6)
+_LEAST_BYTES = 42
 _SPARE_BYTES = 2**16
 
 
 def decode_lerc(
-    block: memoryview, packing: int, shape: tuple[int, int, int], dtype: np.dtype[np.generic], has_alpha: bool
+    block: bytes, packing: int, shape: tuple[int, int, int], dtype: np.dtype[np.generic], has_alpha: bool
 ) -> Array:
     """The pixels of a block of `shape`, (height, width, samples).
 
@@ -45,7 +49,7 @@ def decode_lerc(
         raise ValueError(str(error)) from None
     if x.dtype != dtype or x.size != height * width * (samples - alpha):
         raise ValueError(_("it decodes to another size"))
-    x_HWC = np.moveaxis(x, 0, 2) if blobs > 1 else x.reshape(height, width, depth)
+    x_HWC: Array = np.moveaxis(x, 0, 2) if blobs > 1 else x.reshape(height, width, depth)
     if alpha:
         opaque_HW = np.ones((height, width), np.bool_) if valid is None else valid
         return np.dstack([x_HWC, opaque_HW * np.uint8(255)])
@@ -56,7 +60,7 @@ def decode_lerc(
     return x_HWC
 
 
-def _unpacked(block: memoryview, packing: int, most_bytes: int) -> bytes | memoryview:
+def _unpacked(block: bytes, packing: int, most_bytes: int) -> bytes:
     """The blobs of a block, refused where they take more than `most_bytes`."""
     if packing == 1:
         return bytes(imagecodecs.deflate_decode(block, out=most_bytes))
@@ -65,20 +69,19 @@ def _unpacked(block: memoryview, packing: int, most_bytes: int) -> bytes | memor
     return block
 
 
-def _blobs(data: bytes | memoryview, height: int, width: int) -> tuple[int, int]:
+def _blobs(data: bytes, height: int, width: int) -> tuple[int, int]:
     """How many blobs lie in `data`, and the samples in each; all of that size, or nothing is allocated.
 
     Raises:
         ValueError: another size, or no blob.
     """
     count = depth = at = 0
-    while data[at : at + 6] == _MAGIC and len(data) >= at + 42:
-        (version,) = struct.unpack_from("<i", data, at + 6)
-        head = at + (14 if version >= 3 else 10)  # a checksum lies between
-        rows, columns, samples = struct.unpack_from("<3i", data, head)
-        samples = samples if version >= 4 else 1
-        (size,) = struct.unpack_from("<i", data, head + (20 if version >= 4 else 16))
-        if (rows, columns) != (height, width) or (count and samples != depth) or size < 42:
+    while data[at : at + 6] == _MAGIC and len(data) >= at + _LEAST_BYTES:
+        version, _checksum, rows, columns, *others = struct.unpack_from("<iI6i", data, at + 6)
+        samples, size = (others[0], others[3]) if version > 3 else (1, others[2])
+        if version not in _VERSIONS_WITH_CHECKSUM or size < _LEAST_BYTES:
+            raise ValueError(_("its LERC header is damaged"))
+        if (rows, columns) != (height, width) or (count and samples != depth):
             raise ValueError(_("it decodes to another size"))
         count, depth, at = count + 1, samples, at + size
     if not count:

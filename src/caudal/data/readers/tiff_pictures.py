@@ -42,7 +42,7 @@ def decode_pictures(fd: int, layout: Layout, group: Group, window: Window) -> It
         rows = height if layout.tiled else min(height, layout.height - row * height)
         block = Window(row * height, col * width, rows, width)
         try:
-            x_HWC = _decode(layout, memoryview(encoded)[place : place + count], rows)
+            x_HWC = _decode(layout, bytes(memoryview(encoded)[place : place + count]), rows)
         except ValueError as error:
             raise broken(layout, Group(group.plane, row, row + 1, col, col + 1), str(error)) from None
         wanted = window.intersect(block)
@@ -50,7 +50,7 @@ def decode_pictures(fd: int, layout: Layout, group: Group, window: Window) -> It
         del x_HWC  # or it would live on while the next one is decoded
 
 
-def _decode(layout: Layout, data: memoryview, rows: int) -> Array:
+def _decode(layout: Layout, data: bytes, rows: int) -> Array:
     """One block: uint8 or the layout's type, (rows, block width, samples).
 
     Raises:
@@ -61,13 +61,13 @@ def _decode(layout: Layout, data: memoryview, rows: int) -> Array:
     samples = layout.plane_samples
     if layout.codec == JPEG:
         shape = height, width, samples
-        return decode_jpeg(bytes(data), layout.jpeg_tables, shape, rows)
+        return decode_jpeg(data, layout.jpeg_tables, shape, rows)
     shape = rows, width, samples
     if layout.codec == LERC:
         return decode_lerc(data, layout.lerc_packing, shape, layout.dtype, layout.has_alpha)
     x_HWC = np.empty(shape, np.uint8)
     try:
-        imagecodecs.webp_decode(bytes(data), hasalpha=samples == 4, out=x_HWC)
+        imagecodecs.webp_decode(data, hasalpha=samples == 4, out=x_HWC)
     except imagecodecs.WebpError as error:
         raise ValueError(str(error)) from None
     return x_HWC

@@ -28,6 +28,7 @@ _TYPES = {1: "u1", 2: "S1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4"
 
 _MAX_TAGS = 4096
 _MAX_TAG_BYTES = 2**30
+_MAX_TEXT_BYTES = 2**24
 _MAX_DIRECTORIES = 64
 _NEW_SUBFILE_TYPE = 254
 _REDUCED_OR_MASK = 1 | 4
@@ -50,20 +51,21 @@ class Directory:
         """Whether the tag is there."""
         return code in self.entries
 
-    def array(self, code: int) -> npt.NDArray[Any]:
-        """The values of a tag, in native byte order; empty when the tag is absent.
+    def array(self, code: int, most: int | None = None) -> npt.NDArray[Any]:
+        """The values of a tag, in native byte order, the first `most` of them; empty when the tag is absent.
 
         Raises:
             UnreadableFile: the values lie beyond the end of the file, or their type is unknown.
         """
         if code not in self.entries:
             return np.empty(0, np.int64)
-        kind, count, field = self.entries[code]
+        kind, claimed, field = self.entries[code]
+        count = claimed if most is None else min(claimed, most)
         if kind not in _TYPES:
             raise unreadable(self.path, _("its tag {code} has an unknown type").format(code=code))
         dtype = np.dtype(_TYPES[kind]).newbyteorder(self.byteorder)  # type: ignore[arg-type]
         wanted = count * dtype.itemsize
-        if wanted <= len(field):
+        if claimed * dtype.itemsize <= len(field):
             raw: bytes | bytearray = field[:wanted]
         else:
             place = int(np.frombuffer(field, f"{self.byteorder}u{len(field)}")[0])
@@ -75,14 +77,18 @@ class Directory:
             self.read(place, memoryview(raw))
         return np.frombuffer(raw, dtype).astype(dtype.newbyteorder("="), copy=False)
 
+    def integers(self, code: int, most: int) -> list[int]:
+        """The first `most` values of a tag of whole numbers; empty when it is absent or of another type."""
+        values = self.array(code, most)
+        return values.tolist() if values.dtype.kind in "iu" else []
+
     def integer(self, code: int, default: int) -> int:
-        """The first value of a tag of whole numbers, or `default` when the tag is absent."""
-        values = self.array(code)
-        return int(values[0]) if len(values) and values.dtype.kind in "iu" else default
+        """The first value of a tag of whole numbers, or `default` when there is none."""
+        return next(iter(self.integers(code, 1)), default)
 
     def text(self, code: int) -> str:
         """The value of a tag of text up to its first zero byte; empty when absent."""
-        return self.array(code).tobytes().split(b"\0")[0].decode("utf-8", "replace")
+        return self.array(code, _MAX_TEXT_BYTES).tobytes().split(b"\0")[0].decode("utf-8", "replace")
 
 
 def main_directory(read: ReadInto, path: Path, size_bytes: int) -> Directory:

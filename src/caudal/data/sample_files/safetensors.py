@@ -53,9 +53,9 @@ class SafetensorsReader:
         values_bytes = file.size_bytes - start
         arrays = [_stored(path, name, entry, start, values_bytes) for name, entry in header.items()]
         raw = Coding("raw")
-        if whole:
-            return whole_file(path, arrays, raw)
         named = {a.name: a for a in arrays}
+        if whole and BLOCKS not in named:  # a pack says itself that it holds many
+            return whole_file(path, arrays, raw)
         own = {name: read_stored(file, named.pop(name)) for name in (BLOCKS, CHECKS) if name in named}
         fields, ends = companions(path, list(named.values()), lambda name: read_stored(file, named[name]))
         part = one_by_one(path, fields, ends, raw)

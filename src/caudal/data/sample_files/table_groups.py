@@ -31,6 +31,7 @@ from caudal.data.sample_files.table_columns import (
     table_errors,
     text_field,
 )
+from caudal.data.sample_files.table_footer import Footer, read_footer
 
 _BUFFER_BYTES = 1 << 20
 _BATCH_ROWS = 1 << 14
@@ -42,7 +43,7 @@ def parquet_part(file: ByteFile, whole: bool) -> Part:
     Raises:
         UnreadableFile: broken, or without a column of numbers.
     """
-    path = Path(file.name)
+    path, footer = Path(file.name), read_footer(file)
     with _open(file) as table:
         schema = table.schema_arrow
         check_names(path, schema.names)
@@ -57,20 +58,21 @@ def parquet_part(file: ByteFile, whole: bool) -> Part:
                 field, rows[name] = _list_field(path, table, name, kind)
                 sentences += [] if field else [left_out(name, kind)]
             else:
-                field = number_field(path, name, kind, whole, _nulls(table.metadata, leaf))
+                # Without statistics nothing is known to be missing; `read` refuses what is.
+                field = number_field(path, name, kind, whole, any(footer.nulls[leaf : leaf + 1]))
                 sentences += [] if field else [left_out(name, kind)]
             fields += [field] if field else []
             leaf += _leaves(path, kind)
         if not fields:
             raise unreadable(path, _("it has no column of numbers"))
-        counts = np.array([count for _group, count in _groups(path, table.metadata)], np.int64)
+        counts = np.array([count for count in footer.rows if count], np.int64)
         ends = np.ones(1, np.int64) if whole else np.cumsum(counts)
         if whole:
             rows = {field.name: np.array([counts.sum()], np.int64) for field in fields}
         rows = {field.name: rows[field.name] for field in fields if field.ragged}
         if any(len(lengths) != (1 if whole else counts.sum()) for lengths in rows.values()):
             raise unreadable(path, _("its row groups do not count its rows"))
-        scratch_bytes = _scratch_bytes(table.metadata, fields)
+        scratch_bytes = _scratch_bytes(footer, fields)
     return Part(tuple(fields), ends, rows, None, scratch_bytes, "parquet", tuple(sentences))
 
 
@@ -81,8 +83,8 @@ def parquet_read(file: ByteFile, part: Part, block: int, into: Mapping[str, Arra
         UnreadableFile: broken, or not what `part` says.
     """
     path = Path(file.name)
+    groups = [group for group, count in enumerate(read_footer(file).rows) if count]
     with _open(file) as table:
-        groups = [group for group, _count in _groups(path, table.metadata)]
         chosen = groups if part.samples == 1 else groups[block : block + 1]
         for field in part.fields:
             filler = Filler(path, field, into[field.name])
@@ -111,14 +113,6 @@ def _pieces(table: Any, name: str, groups: Sequence[int] | None = None) -> Itera
         yield batch.column(name)
 
 
-def _groups(path: Path, metadata: Any) -> list[tuple[int, int]]:
-    """Number and rows of each row group that has any."""
-    counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
-        raise unreadable(path, _("its row groups do not count its rows"))
-    return [(i, count) for i, count in enumerate(counts) if count]
-
-
 def _list_field(path: Path, table: Any, name: str, kind: Arrow) -> tuple[Field | None, Array]:
     """The field of a column of lists, and the length of each list."""
     if number_field(path, name, kind, whole=False, nulls=False) is None:
@@ -131,14 +125,6 @@ def _list_field(path: Path, table: Any, name: str, kind: Arrow) -> tuple[Field |
     return number_field(path, name, kind, whole=False, nulls=nulls), np.concatenate(lengths)
 
 
-def _nulls(metadata: Any, leaf: int) -> bool:
-    """Whether the statistics of a column say that values are missing; without any, `read` will tell."""
-    if metadata.schema.column(leaf).max_definition_level == 0:
-        return False
-    statistics = [metadata.row_group(i).column(leaf).statistics for i in range(metadata.num_row_groups)]
-    return any(found is not None and found.has_null_count and found.null_count for found in statistics)
-
-
 def _leaves(path: Path, kind: Arrow) -> int:
     """How many columns of numbers or bytes in the file make one column of the table."""
     pa = arrow(path)
@@ -149,9 +135,6 @@ def _leaves(path: Path, kind: Arrow) -> int:
     return sum(_leaves(path, kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _scratch_bytes(metadata: Any, fields: Sequence[Field]) -> int:
+def _scratch_bytes(footer: Footer, fields: Sequence[Field]) -> int:
     """A column is read at a time: its pages, at most a whole chunk, and a batch of decoded rows."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    chunks = [group.column(j).total_uncompressed_size for group in groups for j in range(group.num_columns)]
-    batch = _BATCH_ROWS * max(field.row_bytes for field in fields)
-    return 2 * max(chunks, default=0) + 2 * batch + _BUFFER_BYTES
+    return 2 * footer.chunk_bytes + 2 * _BATCH_ROWS * max(field.row_bytes for field in fields) + _BUFFER_BYTES

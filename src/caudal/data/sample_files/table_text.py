@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -37,6 +38,7 @@ from caudal.data.sample_files.table_columns import (
 _PIECE_BYTES = 1 << 20
 _MOST_BLOCK_BYTES = 1 << 26  # a line longer than this is a quote that nobody closed
 _BOM = b"\xef\xbb\xbf"
+_BAD_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
 
 
@@ -191,33 +193,27 @@ def _parsed(
     row: int | None = None,
 ) -> Any:
     """The columns `only` (or all) of one block; those in `texts` as text, the others as they look."""
-    path, found = Path(file.name), []
+    path = Path(file.name)
     pa, arrow_csv = arrow(path), arrow(path, "pyarrow.csv")
-
-    def refuse(invalid: Any) -> str:
-        found.append(invalid)
-        return "error"
-
     try:
         return arrow_csv.read_csv(
             pa.BufferReader(read_bytes(file, start, end - start)),
             arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=end - start + 1),
-            arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
+            arrow_csv.ParseOptions(newlines_in_values=True),
             arrow_csv.ConvertOptions(
                 include_columns=list(only or names), column_types=dict.fromkeys(texts, pa.string())
             ),
         )
     except pa.ArrowInvalid as error:
-        if found and row is not None:
-            raise unreadable(
-                path,
-                _("row {row} has {actual} columns, and the first {expected}").format(
-                    row=row + (found[0].number or 1),
-                    actual=found[0].actual_columns,
-                    expected=found[0].expected_columns,
-                ),
-            ) from error
-        raise
+        found = _BAD_ROW.search(str(error))
+        if not found or row is None:
+            raise
+        raise unreadable(
+            path,
+            _("row {row} has {actual} columns, and the first {expected}").format(
+                row=row + int(found[1]), actual=found[3], expected=found[2]
+            ),
+        ) from error
 
 
 def _wider(path: Path, one: Arrow, other: Arrow) -> Arrow:

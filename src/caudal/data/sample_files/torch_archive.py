@@ -168,23 +168,33 @@ class TorchArchive:
         if start is None:
             raise unreadable(self._path, _("“{name}” was saved without its values").format(name=name))
         laid = Laid(dtype, dtype, shape, strides, start + tensor.storage_offset() * dtype.itemsize)
-        if laid.span_bytes and laid.offset + laid.span_bytes - start > self._held_bytes(start):
-            raise unreadable(self._path, _("“{name}” claims more values than there are").format(name=name))
+        if laid.span_bytes:
+            self._check_place(name, start, laid.offset + laid.span_bytes)
         return laid
+
+    def _check_place(self, name: str, start: int, end: int) -> None:
+        """Compare where the values of a storage start, and a tensor in it ends, with the archive's records.
+
+        Raises:
+            UnreadableFile: no record has its values there, or it has fewer.
+        """
+        record = self._records[max(0, bisect_left(self._headers, start) - 1)]
+        after_header = record.header_offset + _LOCAL_HEADER_BYTES + len(record.filename.encode())
+        following = bisect_left(self._headers, start)
+        until = self._headers[following] if following < len(self._headers) else self._size_bytes
+        if not after_header <= start <= until - record.file_size:
+            raise unreadable(
+                self._path,
+                _("“{name}” is not where torch.save would have put it").format(name=name),
+                _("Load it with PyTorch and save its tensors again with torch.save."),
+            )
+        if end > start + record.file_size:
+            raise unreadable(self._path, _("“{name}” claims more values than there are").format(name=name))
 
     def _dtype(self, name: str, called: str) -> np.dtype[Any]:
         if called not in self._dtypes:
             self._dtypes[called] = named_dtype(self._path, name, called)
         return self._dtypes[called]
-
-    def _held_bytes(self, start: int) -> int:
-        """How many bytes the record has whose values start there; 0 if none does."""
-        found = bisect_left(self._headers, start) - 1
-        record = self._records[max(0, found)]
-        after_header = record.header_offset + _LOCAL_HEADER_BYTES + len(record.filename.encode())
-        end = self._headers[found + 1] if found + 1 < len(self._headers) else self._size_bytes
-        inside = found >= 0 and after_header <= start <= end - record.file_size
-        return record.file_size if inside else 0
 
 
 @contextmanager

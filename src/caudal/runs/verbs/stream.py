@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -14,117 +15,32 @@ from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
 from caudal.data.quarantine import DEFAULT_LIMIT, Broken, Quarantine
-from caudal.data.sample_set import SampleSet
-from caudal.data.sample_stream import Meter, SampleStream
-from caudal.data.shuffle_quality import correlation_of
-from caudal.data.steps import Cut, Rank, Steps
-from caudal.data.stream_size import StreamSize
-from caudal.data.turns import Turns
+from caudal.data.sample_stream import Meter
+from caudal.data.steps import Cut, Rank
+from caudal.runs.feed import Feed, Running, SampleFeed, StreamPlan
 from caudal.runs.machine import processors, ram_budget, settle
 from caudal.runs.samples import Arrangement, open_set
 
 DEFAULT_RAM = Bytes(512 * MIB)
 
 
-@dataclass(frozen=True)
-class StreamPlan:
-    """What a stream will hold and deliver, known before a sample is read."""
-
-    samples: int
-    fields: tuple[str, ...]
-    set_bytes: int
-    ram: Bytes
-    arena_bytes: Bytes
-    batch_size: int
-    open_blocks: int
-    effective_batch: float
-    correlation: float | None
-    threads: int
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = [
-            _("{count} samples of {fields}, {bytes} in memory").format(
-                count=self.samples, fields="; ".join(self.fields), bytes=Bytes(self.set_bytes)
-            ),
-            _("batches of {batch}, worth {effective} independent samples ({blocks} blocks open)").format(
-                batch=self.batch_size, effective=f"{self.effective_batch:.1f}", blocks=self.open_blocks
-            ),
-            _("{arena} of {ram} held, {threads} threads").format(
-                arena=self.arena_bytes, ram=self.ram, threads=self.threads
-            ),
-        ]
-        return "\n".join([*lines, *self.notes])
-
-
 class Stream(IterableDataset[Batch]):
     """Batches of a set of samples; see `stream`. Each `for` loop goes on with the next epochs."""
 
-    def __init__(
-        self,
-        samples: SampleSet,
-        cut: Cut,
-        ram: Bytes,
-        *,
-        shuffle: bool | float,
-        seed: int,
-        epochs: int,
-        threads: int,
-        rank: Rank,
-        broken_limit: float,
-        headspace: bool,
-        debug: bool,
-        events: Sink,
-    ) -> None:
-        self.samples = samples
-        self._cut, self._ram, self._rank, self._threads = cut, ram, rank, threads
-        self._shuffle, self._seed, self._epochs = shuffle, seed, epochs
-        self._headspace, self._debug = headspace, debug
-        self._correlation = correlation_of(samples, seed) if shuffle else None
-        self._quarantine = Quarantine(samples, seed, broken_limit, events)
-        self._fit()
+    def __init__(self, feed: Feed, epochs: int, headspace: bool) -> None:
+        self._feed, self._epochs, self._headspace = feed, epochs, headspace
         self._epoch = self._position = 0
-        self._running: SampleStream | None = None
+        self._running: Running | None = None
         self._meter = Meter()
-
-    def _fit(self, open_blocks: int = 0) -> None:
-        self._size = StreamSize.fit(
-            self.samples,
-            self._ram,
-            self._cut.batch,
-            self._threads,
-            self._shuffle,
-            self._correlation,
-            open_blocks,
-        )
 
     @property
     def plan(self) -> StreamPlan:
         """What it holds and delivers."""
-        return StreamPlan(
-            len(self.samples),
-            tuple(f"{one.name} {one.dtype}{list(one.shape)}" for one in self.samples.fields),
-            self.samples.total_bytes,
-            self._ram,
-            self._size.arena_bytes,
-            self._cut.batch,
-            self._size.open_blocks,
-            self._cut.batch * self._size.effective_share,
-            self._correlation,
-            self._threads,
-            self.samples.notes,
-        )
+        return self._feed.plan()
 
     def __len__(self) -> int:
         """Batches of one `for` loop from its beginning."""
-        return sum(
-            len(Steps(self.samples, self._turns(epoch), epoch, self._cut, self._rank))
-            for epoch in range(self._epochs)
-        )
-
-    def _turns(self, epoch: int) -> Turns:
-        ends = self.samples.columns.block_ends
-        return Turns(ends, self._size.open_blocks, self._seed, epoch, bool(self._shuffle))
+        return self._feed.batches(self._epochs)
 
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
@@ -133,23 +49,10 @@ class Stream(IterableDataset[Batch]):
                 _("Use it with num_workers=0 and batch_size=None, or without a DataLoader."),
             )
         self.close()
-        if self._position >= len(self.samples):  # the last loop was left right after an epoch's last batch
+        if self._position >= self._feed.samples_per_epoch:  # the last loop ended right after an epoch
             self._epoch, self._position = self._epoch + 1, 0
         until = (self._epoch // self._epochs + 1) * self._epochs
-        self._running = running = SampleStream(
-            self.samples,
-            self._size,
-            self._cut,
-            seed=self._seed,
-            shuffle=bool(self._shuffle),
-            epochs=until,
-            threads=self._threads,
-            rank=self._rank,
-            quarantine=self._quarantine,
-            epoch=self._epoch,
-            position=self._position,
-            debug=self._debug,
-        )
+        self._running = running = self._feed.run(self._epoch, self._position, until)
         try:
             for batch in self._same(running) if self._headspace else running:
                 # Before it is handed out: a state saved while it is used counts it as used.
@@ -160,9 +63,9 @@ class Stream(IterableDataset[Batch]):
             self._meter = running.meter
             running.close()
 
-    def _same(self, running: SampleStream) -> Iterator[Batch]:
+    def _same(self, running: Running) -> Iterator[Batch]:
         """The first batch, as often as there would be batches: what a loop costs when data cost nothing."""
-        first = next(running, None)
+        first = next(iter(running), None)
         for _number in range(len(self) if first else 0):
             assert first is not None
             yield first
@@ -170,21 +73,21 @@ class Stream(IterableDataset[Batch]):
     def stats(self) -> Mapping[str, Any]:
         """Seconds, samples and bytes of the `for` loop that runs, or of the last one; see `Meter`."""
         meter = self._running.meter if self._running else self._meter
-        return {**asdict(meter), "arena_bytes": int(self._size.arena_bytes)}
+        return {**asdict(meter), "arena_bytes": int(self.plan.arena_bytes)}
 
     @property
     def broken(self) -> list[Broken]:
         """Samples that could not be read so far, and why."""
-        return list(self._quarantine.broken)
+        return self._feed.broken
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch begins: a few numbers, the same for any number of threads and ranks."""
         return {
-            "set": self.samples.digest,
-            "seed": self._seed,
+            "set": self._feed.digest,
+            "seed": self._feed.seed,
             "epoch": self._epoch,
             "position": self._position,
-            "open_blocks": self._size.open_blocks,
+            "open_blocks": self._feed.open_blocks,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -194,12 +97,12 @@ class Stream(IterableDataset[Batch]):
             UsageError: the state is of another set or seed.
             DoesNotFit: the blocks that were open then do not fit into the budget now.
         """
-        if state.get("set") != self.samples.digest or state.get("seed") != self._seed:
+        if state.get("set") != self._feed.digest or state.get("seed") != self._feed.seed:
             raise UsageError(
                 _("This state belongs to a stream over other data or with another seed."),
                 _("Make the stream as it was made then; threads, ranks and ram may differ."),
             )
-        self._fit(int(state["open_blocks"]))
+        self._feed.fit(int(state["open_blocks"]))
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
 
     def close(self) -> None:
@@ -216,7 +119,7 @@ class Stream(IterableDataset[Batch]):
 
 
 def stream(
-    data: str | Any,
+    data: str | Path,
     batch_size: int = 32,
     *,
     ram: str | int | None = None,
@@ -225,6 +128,7 @@ def stream(
     epochs: int = 1,
     threads: int | None = None,
     samples: Arrangement = "auto",
+    patch_px: int | None = None,
     resize: tuple[int, int] | None = None,
     scaled: bool = False,
     node_budget: int | None = None,
@@ -236,11 +140,12 @@ def stream(
     debug: bool = False,
     events: Sink = lambda _event: None,
 ) -> Stream:
-    """Batches of the samples in a folder, a file or a list of files, read ahead inside `ram` bytes.
+    """Batches of the samples in a folder or a file, read ahead inside `ram` bytes.
 
     `data` may hold tensors (.safetensors .npz .npy .pt), tables (.parquet .csv), graphs (.jsonl, TU),
     pictures (.jpg .png; field `label` from their folders) or a pack. `samples` says whether a file of arrays
-    is one sample (`file`) or many (`rows`). `shuffle` may be a number: the effective batch wanted, as a share
+    is one sample (`file`) or many (`rows`). With `patch_px`, `data` are rasters, and samples are patches of
+    that side (field `image`). `shuffle` may be a number: the effective batch wanted, as a share
     of `batch_size`. `resize` (height, width) in pixels; `scaled` lets the JPEG decoder shrink. `node_budget`
     is the most rows of `x` in a batch. `rank` and `world_size` come from torch.distributed where it runs;
     `batch_size` is that of all ranks together. `broken_limit` is the share of samples that may be unreadable.
@@ -257,27 +162,44 @@ def stream(
     if batch_size < 1 or epochs < 1:
         raise UsageError(_("batch_size and epochs are at least 1."), _("Give larger ones."))
     workers = processors() if threads is None else max(1, threads)
+    budget = ram_budget(Bytes.parse(ram)) if ram is not None else min(DEFAULT_RAM, ram_budget(None))
+    where = _rank(rank, world_size)
+    if patch_px is not None:
+        return Stream(_patches(data, patch_px, batch_size, budget, seed, workers, where), epochs, headspace)
     found = open_set(str(data), samples, resize, scaled, workers)
     if node_budget is not None and not any(one.name == "x" and one.ragged for one in found.fields):
         raise UsageError(
             _("node_budget counts rows of the field “x”, and these samples have none that is ragged."),
             _("Leave it out, and use batch_size."),
         )
-    cut = Cut(batch_size, "x" if node_budget else "", node_budget or 0, drop_last)
-    return Stream(
+    feed = SampleFeed(
         found,
-        cut,
-        ram_budget(Bytes.parse(ram)) if ram is not None else min(DEFAULT_RAM, ram_budget(None)),
-        shuffle=float(shuffle) if isinstance(shuffle, str) else shuffle,
-        seed=seed,
-        epochs=epochs,
-        threads=workers,
-        rank=_rank(rank, world_size),
-        broken_limit=broken_limit,
-        headspace=headspace,
-        debug=debug,
-        events=events,
+        Cut(batch_size, "x" if node_budget else "", node_budget or 0, drop_last),
+        budget,
+        float(shuffle) if isinstance(shuffle, str) else shuffle,
+        seed,
+        workers,
+        where,
+        Quarantine(found, seed, broken_limit, events),
+        debug,
     )
+    return Stream(feed, epochs, headspace)
+
+
+def _patches(
+    data: str | Path, patch_px: int, batch: int, ram: Bytes, seed: int, threads: int, rank: Rank
+) -> Feed:
+    from caudal.data.index import build
+    from caudal.data.pairs import images_in
+    from caudal.data.paths import local_path
+    from caudal.runs.patch_feed import PatchFeed
+
+    if rank.world > 1:
+        raise UsageError(
+            _("Patches are not dealt out to several ranks yet."), _("Pack the data, or use one process.")
+        )
+    index = build([(path, None) for path in images_in(local_path(str(data)))])
+    return PatchFeed(index, patch_px, batch, ram, seed, threads)
 
 
 def _rank(rank: int | None, world_size: int | None) -> Rank:

@@ -1,0 +1,192 @@
+"""What `caudal.stream` runs: samples as they lie, or patches cut from rasters, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.batches import Batch
+from caudal.data.quarantine import Broken, Quarantine
+from caudal.data.sample_set import SampleSet
+from caudal.data.sample_stream import Meter, SampleStream
+from caudal.data.shuffle_quality import correlation_of
+from caudal.data.steps import Cut, Rank, Steps
+from caudal.data.stream_size import StreamSize
+from caudal.data.turns import Turns
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """What a stream will hold and deliver, known before a sample is read.
+
+    `set_bytes` is what all samples take in memory. `effective_batch` is how many independent samples a batch
+    is worth; `correlation` how far the labels of one block agree (`None`: unknown, counted as completely).
+    """
+
+    samples: int
+    fields: tuple[str, ...]
+    set_bytes: Bytes
+    ram: Bytes
+    arena_bytes: Bytes
+    batch_size: int
+    open_blocks: int
+    effective_batch: float
+    correlation: float | None
+    threads: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            _("{count} samples of {fields}, {bytes} in memory").format(
+                count=self.samples, fields="; ".join(self.fields), bytes=self.set_bytes
+            ),
+            _("batches of {batch}, worth {effective} independent samples ({blocks} blocks open)").format(
+                batch=self.batch_size, effective=f"{self.effective_batch:.1f}", blocks=self.open_blocks
+            ),
+            _("{arena} of {ram} held, {threads} threads").format(
+                arena=self.arena_bytes, ram=self.ram, threads=self.threads
+            ),
+        ]
+        return "\n".join([*lines, *self.notes])
+
+
+class Running(Protocol):
+    """A pass over the data. `epoch` and `position` are where the step after the last batch begins."""
+
+    epoch: int
+    position: int
+    meter: Meter
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def close(self) -> None:
+        """Stop its threads and give its memory back."""
+        ...
+
+
+class Feed(Protocol):
+    """What can be streamed, made ready for a budget. `open_blocks` decides the order beside `seed`."""
+
+    seed: int
+    open_blocks: int
+    samples_per_epoch: int
+
+    @property
+    def digest(self) -> str:
+        """What tells its data from others."""
+        ...
+
+    @property
+    def broken(self) -> list[Broken]:
+        """What could not be read so far."""
+        ...
+
+    def plan(self) -> StreamPlan:
+        """What it holds and delivers."""
+        ...
+
+    def fit(self, open_blocks: int) -> None:
+        """Be ready to go on with the order of a run that had so many blocks open.
+
+        Raises:
+            DoesNotFit: they do not fit into the budget.
+        """
+        ...
+
+    def batches(self, epochs: int) -> int:
+        """How many batches so many epochs have."""
+        ...
+
+    def run(self, epoch: int, position: int, epochs: int) -> Running:
+        """Begin at a position and go on to the end of epoch `epochs` - 1."""
+        ...
+
+
+class SampleFeed:
+    """Samples as they lie in their files."""
+
+    def __init__(
+        self,
+        samples: SampleSet,
+        cut: Cut,
+        ram: Bytes,
+        shuffle: bool | float,
+        seed: int,
+        threads: int,
+        rank: Rank,
+        quarantine: Quarantine,
+        debug: bool,
+    ) -> None:
+        self.seed, self.samples_per_epoch = seed, len(samples)
+        self._set, self._cut, self._ram, self._shuffle = samples, cut, ram, shuffle
+        self._threads, self._rank, self._quarantine, self._debug = threads, rank, quarantine, debug
+        self._correlation = correlation_of(samples, seed) if shuffle else None
+        self.fit(0)
+
+    @property
+    def digest(self) -> str:
+        """See `Feed.digest`."""
+        return self._set.digest
+
+    @property
+    def broken(self) -> list[Broken]:
+        """See `Feed.broken`."""
+        return list(self._quarantine.broken)
+
+    def fit(self, open_blocks: int) -> None:
+        """See `Feed.fit`."""
+        self._size = StreamSize.fit(
+            self._set,
+            self._ram,
+            self._cut.batch,
+            self._threads,
+            self._shuffle,
+            self._correlation,
+            open_blocks,
+        )
+        self.open_blocks = self._size.open_blocks
+
+    def plan(self) -> StreamPlan:
+        """See `Feed.plan`."""
+        return StreamPlan(
+            len(self._set),
+            tuple(f"{one.name} {one.dtype}{list(one.shape)}" for one in self._set.fields),
+            Bytes(self._set.total_bytes),
+            self._ram,
+            self._size.arena_bytes,
+            self._cut.batch,
+            self.open_blocks,
+            self._cut.batch * self._size.effective_share,
+            self._correlation,
+            self._threads,
+            self._set.notes,
+        )
+
+    def batches(self, epochs: int) -> int:
+        """See `Feed.batches`."""
+        ends = self._set.columns.block_ends
+        total = 0
+        for epoch in range(epochs if self._cut.budget else 1):
+            turns = Turns(ends, self.open_blocks, self.seed, epoch, bool(self._shuffle))
+            total += len(Steps(self._set, turns, epoch, self._cut, self._rank))
+        return total if self._cut.budget else total * epochs
+
+    def run(self, epoch: int, position: int, epochs: int) -> Running:
+        """See `Feed.run`."""
+        return SampleStream(
+            self._set,
+            self._size,
+            self._cut,
+            seed=self.seed,
+            shuffle=bool(self._shuffle),
+            epochs=epochs,
+            threads=self._threads,
+            rank=self._rank,
+            quarantine=self._quarantine,
+            epoch=epoch,
+            position=position,
+            debug=self._debug,
+        )
