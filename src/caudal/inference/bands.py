@@ -16,7 +16,7 @@ from caudal.core.geometry import round_up
 from caudal.core.units import MIB
 from caudal.inference.tiles import TileGrid
 
-MOST_CARRIED_BYTES = 16 * MIB
+MOST_CARRIED_BYTES = 12 * MIB
 _LEAST_PX = 128  # a read has a price of its own, so smaller blocks are read together
 
 

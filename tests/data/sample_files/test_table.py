@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from caudal.data.byte_file import LocalFile
 from caudal.data.sample_files import SAMPLE_READERS
 from caudal.data.sample_files.table import TableReader
+from caudal.data.sample_files.table_footer import read_footer
 from tests.data.sample_files.all_alike import (
     MemoryFile,
     check_fuzz,
@@ -129,6 +130,21 @@ def test_a_parquet_table_as_one_sample_has_its_columns_as_sequences(table: Any, 
     for field in part.fields:
         assert field.shape[0] is None
         assert same(found[field.name], expected(table.column(field.name))[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables(), group=st.integers(1, 9), statistics=st.booleans())
+def test_the_counts_of_a_footer_are_those_that_pyarrow_finds(
+    table: Any, group: int, statistics: bool
+) -> None:
+    file = parquet(table, row_group_size=group, write_statistics=statistics, store_schema=False)
+    footer, metadata = read_footer(file), pq.ParquetFile(io.BytesIO(file._data)).metadata
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    assert footer.rows == tuple(one.num_rows for one in groups)
+    chunks = [[one.column(j) for j in range(metadata.num_columns)] for one in groups]
+    assert footer.chunk_bytes == max((c.total_uncompressed_size for row in chunks for c in row), default=0)
+    missing = [[c.statistics is not None and c.statistics.null_count > 0 for c in row] for row in chunks]
+    assert footer.nulls == tuple(any(of) for of in zip(*missing, strict=True))
 
 
 def test_what_is_no_number_is_left_out_and_told() -> None:

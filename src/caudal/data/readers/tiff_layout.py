@@ -31,8 +31,9 @@ CODECS = {RAW: "none", 5: "lzw", JPEG: "jpeg", 8: "deflate", 32946: "deflate", 3
           LERC: "lerc", 50000: "zstd", WEBP: "webp"}  # fmt: skip
 
 # No honest block of that codec grows more than this when decoded; a larger claim is refused unallocated.
-# JPEG spends two bits on a unit of 8×8. The last two put no end to it: some MB of one value take 90 bytes.
-_MOST_GROWTH = {RAW: 1, 5: 2800, 8: 1040, 32946: 1040, 32773: 65, 50000: 45_000, JPEG: 256,
+# LZW clears its table of 4094 strings when it is full; JPEG spends two bits on a unit of 8×8. The last two put
+# no end to it: some MB of one value take 90 bytes.
+_MOST_GROWTH = {RAW: 1, 5: 1400, 8: 1040, 32946: 1040, 32773: 65, 50000: 45_000, JPEG: 256,
                 LERC: 2**20, WEBP: 2**20}  # fmt: skip
 
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat → numpy kind
@@ -124,7 +125,7 @@ def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
     tiled = tags.has(322)
     separate = tags.integer(284, 1) == 2 and samples > 1
     block = (tags.integer(323, 0), tags.integer(322, 0)) if tiled else (_rows_per_strip(tags, height), width)
-    _refuse_foreign(tags, codec, predictor, dtype, tiled, block)
+    _refuse_foreign(tags, codec, predictor, dtype, tiled)
     check_size(path, height, width, samples, dtype, (1, 1))
     grid = (
         samples if separate else 1,
@@ -160,6 +161,8 @@ def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
         lerc_packing=_lerc_packing(tags) if codec == LERC else 0,
     )
     _check_index(layout)
+    if tiled and (block[0] % 16 or block[1] % 16):  # only now, as GDAL allocates what they claim
+        raise Foreign
     _refuse_foreign_pictures(tags, layout)
     return layout
 
@@ -175,9 +178,7 @@ def _sample_type(tags: Directory, samples: int) -> tuple[np.dtype[Any], int]:
     return np.dtype(f"{kind}{size_bits // 8}"), 1 if kind == "u" else sample_format
 
 
-def _refuse_foreign(
-    tags: Directory, codec: int, predictor: int, dtype: np.dtype[Any], tiled: bool, block: tuple[int, int]
-) -> None:
+def _refuse_foreign(tags: Directory, codec: int, predictor: int, dtype: np.dtype[Any], tiled: bool) -> None:
     predicted = codec in (5, 8, 32946, 50000)
     covered = (
         codec in CODECS
@@ -187,7 +188,6 @@ def _refuse_foreign(
         and tags.has(324 if tiled else 273)
         and tags.has(325 if tiled else 279)
         and tags.integer(32997, 1) == 1  # no stack of slices
-        and not (tiled and (block[0] % 16 or block[1] % 16))
     )
     if not covered:
         raise Foreign

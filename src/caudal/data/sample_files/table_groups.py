@@ -93,13 +93,26 @@ def parquet_read(file: ByteFile, part: Part, block: int, into: Mapping[str, Arra
             filler.finish()
 
 
+class _Bounded(FileObject):
+    """A stream that allocates no more than there is, however many bytes a broken page claims."""
+
+    def __init__(self, file: ByteFile) -> None:
+        super().__init__(file)
+        self._size_bytes = file.size_bytes
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes."""
+        left = max(0, self._size_bytes - self.tell())
+        return super().read(left if size < 0 else min(size, left)) or b""
+
+
 @contextmanager
 def _open(file: ByteFile) -> Iterator[Any]:
     path = Path(file.name)
     parquet = arrow(path, "pyarrow.parquet")
     with (
         table_errors(path),
-        parquet.ParquetFile(FileObject(file), buffer_size=_BUFFER_BYTES, pre_buffer=False) as table,
+        parquet.ParquetFile(_Bounded(file), buffer_size=_BUFFER_BYTES, pre_buffer=False) as table,
     ):
         yield table
 
