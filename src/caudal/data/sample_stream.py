@@ -28,6 +28,7 @@ from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.steps import Cut, Rank, Step, Steps
 from caudal.data.stream_size import StreamSize
+from caudal.data.tuner import Tuner
 from caudal.data.turns import Turns
 from caudal.memory.arena import ALIGNMENT_BYTES, Arena
 from caudal.memory.ring import Ring, RingLease
@@ -107,6 +108,7 @@ class SampleStream:
         self._oldest = self._next_visit = -1  # visits before `_oldest` are over
         self._turns: dict[int, Turns] = {}
         self._changed = threading.Condition()
+        self._tuner, self._working = Tuner(threads), 0
         self._error: BaseException | None = None
         self._closed = self._drained = False
         with self._changed:
@@ -165,8 +167,11 @@ class SampleStream:
                         if self._closed or self._error or (self._drained and not self._upcoming):
                             return
                         self._changed.wait()
+                    self._working += 1
                     self.meter.room_seconds += time.perf_counter() - began
                 task()
+                with self._changed:
+                    self._working -= 1
         except BaseException as error:  # handed to the consumer, who raises it
             with self._changed:
                 self._error = self._error or error
@@ -174,7 +179,7 @@ class SampleStream:
 
     def _next_task(self) -> Task | None:
         """The most urgent piece of work that can be done now; with the lock held."""
-        if self._closed or self._error:
+        if self._closed or self._error or self._working >= self._tuner.allowed:
             return None
         if not self._tasks:
             self._plan()
@@ -370,6 +375,8 @@ class SampleStream:
             self.meter.stall_seconds += job.batch.stall_seconds
             self.meter.samples += job.batch.size
             self.meter.batches += 1
+            if self._tuner.tell(job.batch.size, job.batch.stall_seconds, time.perf_counter()):
+                self._changed.notify_all()
         return job.batch
 
     def _take_back(self) -> None:
