@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given
+import tifffile
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
@@ -21,7 +24,9 @@ from rio_cogeo.cogeo import cog_validate
 
 from caudal.core.errors import DiskFull, UsageError
 from caudal.core.geometry import Window
-from caudal.inference.mosaic import Codec, CogWriter, Georeference, Layout
+from caudal.inference import cog
+from caudal.inference.blocks import Codec
+from caudal.inference.mosaic import CogWriter, Georeference, Layout
 from caudal.inference.pyramid import halve
 from tests.inference.sources import noise
 
@@ -68,6 +73,60 @@ def test_a_map_of_classes_is_a_valid_cog_with_its_pixels_and_its_place(
         assert raster.compression.name == codec
         assert bool(raster.overviews(1)) == (max(shape) > 512)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(200, 700), st.integers(200, 700), st.booleans())
+def test_windows_of_any_size_in_any_order_make_the_same_file(
+    height: int, width: int, tall: int, wide: int, backwards: bool
+) -> None:
+    x_CHW = noise(height, width, 2, np.uint16).transpose(2, 0, 1)
+    like, files = layout(x_CHW, "average", 65535), []
+    for rows, cols in ((512, 512), (tall, wide)):
+        with tempfile.TemporaryDirectory() as folder:
+            corners = list(itertools.product(range(0, height, rows), range(0, width, cols)))
+            with CogWriter(Path(folder) / "a.tif", like, PLACE, threads=2) as writer:
+                for row, col in reversed(corners) if backwards else corners:
+                    window = Window(row, col, rows, cols).clip(height, width)
+                    writer.write(window, x_CHW[(slice(None), *window.slices)])
+                writer.finish()
+            files.append((Path(folder) / "a.tif").read_bytes())
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("largest", [2**32 - 1, 1000])
+def test_blocks_lie_as_the_header_promises_in_classic_and_in_big_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(cog, "LARGEST_CLASSIC", largest)
+    path, x_CHW = tmp_path / "map.tif", classes(1500, 2111)
+    write(path, x_CHW, layout(x_CHW))
+    raw, places = path.read_bytes(), []
+    with tifffile.TiffFile(path) as file:
+        assert file.is_bigtiff == (largest == 1000)
+        for page in file.pages:
+            blocks = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+            places.insert(0, blocks)
+            for place, size in blocks:
+                assert int.from_bytes(raw[place - 4 : place], "little") == size
+                assert raw[place + size : place + size + 4] == raw[place + size - 4 : place + size]
+    in_order = [block for level in places for block in level]
+    ends = [place + size + 8 for place, size in in_order]
+    assert [place for place, _size in in_order[1:]] == ends[:-1]
+    assert ends[-1] - 4 == len(raw)
+    assert cog_validate(path, strict=True, quiet=True)[0]
+    with rasterio.open(path) as raster:
+        np.testing.assert_array_equal(raster.read(), x_CHW)
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+
+def test_a_pixel_that_was_never_written_is_no_file(tmp_path: Path) -> None:
+    x_CHW = classes(600, 600)
+    with CogWriter(tmp_path / "a.tif", layout(x_CHW)) as writer:
+        writer.write(Window(0, 0, 512, 600), x_CHW[:, :512])
+        with pytest.raises(AssertionError):
+            writer.finish()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

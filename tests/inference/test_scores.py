@@ -248,6 +248,17 @@ def test_small_blocks_are_decoded_about_once_and_large_ones_just_once(tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("mode", ["exact", "blend"])
+@pytest.mark.parametrize("block", [64, 128, 256])
+def test_what_rows_of_tiles_share_is_decoded_once(mode: Any, block: int) -> None:
+    x_HWC = noise(900, 700)
+    source = held(x_HWC, block=(block, block))
+    got = collect(source, as_scores, TileGrid(900, 700, 256, 32, 16, mode), 1, batch=2, threads=2)
+    np.testing.assert_allclose(got[0], x_HWC[..., 0], atol=0.2)
+    assert sum(window.area_px for window in source.reads) == x_HWC.size
+    assert all(window.row % block == 0 for window in source.reads)
+
+
 def test_a_failing_model_stops_the_readers() -> None:
     import threading
 

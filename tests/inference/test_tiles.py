@@ -16,12 +16,15 @@ SIZES = st.integers(1, 150)
 
 
 @st.composite
-def grids(draw: st.DrawFn) -> TileGrid:
+def grids(
+    draw: st.DrawFn, sizes: st.SearchStrategy[int] = SIZES, cores: st.SearchStrategy[int] | None = None
+) -> TileGrid:
     multiple = draw(st.sampled_from([1, 2, 8, 16]))
     core = multiple * draw(st.integers(max(1, 8 // multiple), 40 // multiple + 1))
+    core = core if cores is None else draw(cores)
     mode: Mode = draw(st.sampled_from(["blend", "exact"]))
     context = draw(st.integers(0, core // 2 // multiple * multiple if mode == "blend" else 50))
-    return TileGrid(draw(SIZES), draw(SIZES), core, context, multiple, mode)
+    return TileGrid(draw(sizes), draw(sizes), core, context, multiple, mode)
 
 
 @given(grids())

@@ -17,7 +17,7 @@ from caudal.data.index import Names
 from caudal.data.sample_files.base import Array, Field, Ints, SampleReader
 
 DIRECT_BYTES = 32 * 2**10  # raw samples from this size on are read one by one, straight to their place
-BLOCK_BYTES = 256 * 2**10  # smaller ones are read together: half the speed of a disk, and a fine shuffle
+BLOCK_BYTES = 64 * 2**10  # smaller ones are read together: half the speed of a disk, and a fine shuffle
 
 
 @dataclass(frozen=True)

@@ -13,38 +13,51 @@ import numpy as np
 from caudal.core.errors import UnreadableFile
 from caudal.core.seeds import generator
 from caudal.data.open_parts import OpenParts
-from caudal.data.sample_files.base import Array, Field
+from caudal.data.sample_files.base import Array, Field, Ints
 from caudal.data.sample_set import SampleSet
+from caudal.data.turns import Turns
 
 _LABELS = ("y", "label", "labels", "target", "class")
 _BLOCKS = 64
 _MOST_CLASSES = 1000
+_BATCHES = 48  # of an epoch, looked at to count pairs
 
 
-def effective_share(
-    batch: int, block_samples: float, open_blocks: int, blocks: int, correlation: float
-) -> float:
-    """Effective batch ÷ batch, for batches drawn across `open_blocks` of `blocks` with `block_samples` each.
+def effective_share(ends: Ints, batch: int, open_blocks: int, correlation: float) -> float:
+    """Effective batch ÷ batch, for batches drawn across `open_blocks` of the blocks that end at `ends`.
 
-    `correlation` is how far samples of one block agree: 0 not at all, 1 completely.
+    `correlation` is how far samples of one block agree: 0 not at all, 1 completely. How often two samples of
+    a batch are of one block is counted in the order itself, which costs no reading.
     """
-    if block_samples <= 1 or batch <= 1:
+    if batch <= 1 or len(ends) == int(ends[-1]):
         return 1.0
-    rho = max(0.0, correlation)
-
-    def effect(count: int) -> float:
-        pair = (block_samples - 1) / (count * block_samples - 1)  # chance that two are of one block
-        return 1 + (batch - 1) * rho * pair
-
-    return effect(blocks) / effect(open_blocks)
+    rho, counts = max(0.0, correlation), np.diff(ends, prepend=0).astype(np.float64)
+    samples = counts.sum()
+    ideal = (counts * (counts - 1)).sum() / (samples * (samples - 1)) if samples > 1 else 0.0
+    effects = [1 + (batch - 1) * rho * pair for pair in (ideal, _pairs(ends, batch, open_blocks))]
+    return min(1.0, effects[0] / effects[1])
 
 
-def blocks_for(share: float, batch: int, block_samples: float, correlation: float, blocks: int) -> int:
+def _pairs(ends: Ints, batch: int, open_blocks: int) -> float:
+    """The chance that two samples of a batch are of one block, over some batches of an epoch."""
+    turns = Turns(ends, open_blocks, 0, 0)
+    batches = max(1, turns.samples // batch)
+    chosen = np.unique(np.linspace(0, batches - 1, _BATCHES).astype(np.int64))
+    same = pairs = 0.0
+    for k in chosen.tolist():
+        drawn = turns.draw(k * batch, min((k + 1) * batch, turns.samples))
+        counts = np.unique(drawn.visit, return_counts=True)[1].astype(np.float64)
+        same += (counts * (counts - 1)).sum()
+        pairs += len(drawn.visit) * (len(drawn.visit) - 1)
+    return same / pairs if pairs else 0.0
+
+
+def blocks_for(share: float, ends: Ints, batch: int, correlation: float) -> int:
     """The fewest open blocks with an effective share of at least `share`."""
-    low, high = 1, blocks
+    low, high = 1, len(ends)
     while low < high:
         middle = (low + high) // 2
-        enough = effective_share(batch, block_samples, middle, blocks, correlation) >= share
+        enough = effective_share(ends, batch, middle, correlation) >= share
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
 

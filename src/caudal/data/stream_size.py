@@ -71,15 +71,18 @@ class StreamSize:
                 raise _too_small(held + largest, ram, _("one sample of {size}").format(size=Bytes(largest)))
             ring = min(wanted_ring, room)
             return cls(Bytes(ring + 2 * ALIGNMENT_BYTES), ring, 0, cell, 1, 0, 1.0)
-        blocks = len(samples.columns.block_ends)
+        ends = samples.columns.block_ends
+        blocks = len(ends)
         mean = len(samples) / blocks
         span = -(-batch // max(1, int(mean))) + 2  # a batch may reach over so many turns
         rho = 1.0 if correlation is None else correlation
         wanted, least = 1, 1
         if shuffle:
             share = WANTED_SHARE if shuffle is True else float(shuffle)
-            wanted = blocks_for(share, batch, mean, rho, blocks)
+            wanted = blocks_for(share, ends, batch, rho)
             least = 1 if shuffle is True else wanted
+            if shuffle is True:  # more are good for the batches of a while together, not for each alone
+                wanted = max(wanted, int(2 * mean))
         wanted, least = (open_blocks, open_blocks) if open_blocks else (wanted, least)
         # What is left for blocks with two threads decides the order, so that other numbers do not change it.
         order_room = int(ram) - own - 2 * samples.scratch_bytes
@@ -99,7 +102,7 @@ class StreamSize:
             cell,
             opened,
             kept,
-            effective_share(batch, mean, opened, blocks, rho),
+            effective_share(ends, batch, opened, rho) if shuffle else 1.0 / batch,
         )
 
     def parts(self, sizes: Ints) -> list[tuple[int, int]]:

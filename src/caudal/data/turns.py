@@ -135,12 +135,22 @@ class Turns:
 
     def _draw_turn(self, turn: int) -> tuple[Ints, Ints]:
         alive = np.arange(turn, min(turn + self.open_blocks, self.visits))
-        own = [self._own_order(int(visit)) for visit in alive]
-        counts = np.array([len(samples) for samples in own], np.int64)
+        counts = self._counts(self._block[alive])
         begins = self._given(alive, turn, counts)
         goes_on = (alive > turn) & (turn + 1 < self.turns)
         ends = np.where(goes_on, self._given(alive, turn + 1, counts), counts)
-        shares = [samples[i:j] for samples, i, j in zip(own, begins, ends, strict=True)]
+        giving = np.flatnonzero(
+            ends > begins
+        )  # few of them, where more blocks are open than a block has samples
+        alive = alive[giving]
+        shares = [
+            self._own_order(visit)[i:j]
+            for visit, i, j in zip(
+                alive.tolist(), begins[giving].tolist(), ends[giving].tolist(), strict=True
+            )
+        ]
+        if not shares:
+            return np.empty(0, np.int64), alive
         sample = np.concatenate(shares)
         visits = np.repeat(alive, [len(share) for share in shares])
         if not self._shuffle:

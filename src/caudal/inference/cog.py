@@ -31,7 +31,7 @@ _LAYOUT = (
     "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
 )
 _PROMISES = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_LAYOUT):06} bytes\n{_LAYOUT}".encode()
-_LARGEST_CLASSIC = 2**32 - 1
+LARGEST_CLASSIC = 2**32 - 1
 _ASCII, _SHORT, _LONG, _DOUBLE, _LONG8 = 2, 3, 4, 12, 16
 _TYPES = {
     kind: np.dtype(name)
@@ -76,7 +76,7 @@ def write_cog(file: BinaryIO, tags: Tags, blocks: Blocks) -> int:
     """
     big = False
     head, end = _head(tags, blocks, big)
-    if end > _LARGEST_CLASSIC:
+    if end > LARGEST_CLASSIC:
         big = True
         head, end = _head(tags, blocks, big)
     file.write(head)

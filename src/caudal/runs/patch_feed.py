@@ -78,9 +78,10 @@ class PatchFeed:
 
     def plan(self) -> StreamPlan:
         """See `Feed.plan`."""
-        side, chunks = self._cutter.patch_px, self._cutter.most_patches
-        mean = self.samples_per_epoch / max(1, len(chunks))
-        share = effective_share(self._batch, mean, min(self.open_blocks, len(chunks)), len(chunks), 1.0)
+        side = self._cutter.patch_px
+        # The order of patches takes as even a share of each open chunk as that of blocks does.
+        ends = np.cumsum(self._cutter.cut(0).patches)
+        share = effective_share(ends, self._batch, self.open_blocks, 1.0)
         return StreamPlan(
             self.samples_per_epoch,
             (f"image {self._index.dtype}[{side}, {side}, {self._index.bands}]",),

@@ -69,6 +69,8 @@ def test_broken_copies_of_real_files_are_read_or_refused(data_dir: Path, tmp_pat
     assert ended.returncode == 0, ended.output
     assert ended.oom_kills == 0
     found = json.loads(ended.output.splitlines()[-1])
-    assert found["ends"]["read"] + found["ends"]["refused"] == COUNT
-    assert min(found["ends"]["read"], found["ends"]["refused"]) > COUNT // 5
+    ends = found["ends"]
+    assert ends["read"] + ends["refused"] + ends.get("too much", 0) == COUNT
+    assert min(ends["read"], ends["refused"]) > COUNT // 5
+    assert ends.get("too much", 0) < COUNT // 20
     assert found["slowest_seconds"] < 5

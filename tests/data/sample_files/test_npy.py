@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -19,6 +19,7 @@ from caudal.data.sample_files.npy import NpyReader
 from tests.data.sample_files.all_alike import MemoryFile, check_fuzz, everything, refusal, same
 
 READER = NpyReader()
+SLOW = [HealthCheck.too_slow]  # a busy machine is no fault
 
 DTYPES = st.one_of(
     hnp.boolean_dtypes(),
@@ -42,7 +43,7 @@ def headed(header: str, data: bytes = b"", version: tuple[int, int] = (1, 0)) ->
     return MemoryFile(b"\x93NUMPY" + bytes(version) + length + text + data, "x.npy")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
 @given(
     x=DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=5))),
     fortran=st.booleans(),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -27,6 +27,7 @@ from tests.data.sample_files.all_alike import (
 )
 
 READER = NpzReader()
+SLOW = [HealthCheck.too_slow]  # a busy machine is no fault
 NAMES = st.text(
     st.characters(exclude_characters="/\\\0", exclude_categories=("Cs",)), min_size=1, max_size=6
 ).filter(lambda name: not name.endswith((".ends", ".npy")) and name not in ("file", ".", ".."))
@@ -66,7 +67,7 @@ def tables(draw: Any) -> dict[str, Any]:
     return {name: np.asfortranarray(x) if draw(st.booleans()) else x for name, x in arrays.items()}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
 @given(arrays=tables(), compressed=st.booleans(), whole=st.booleans())
 def test_what_numpy_saved_comes_back(arrays: dict[str, Any], compressed: bool, whole: bool) -> None:
     file = saved(arrays, compressed)
@@ -80,7 +81,7 @@ def test_what_numpy_saved_comes_back(arrays: dict[str, Any], compressed: bool, w
     assert (part.places is not None) == raw
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
 @given(
     lengths=st.lists(st.integers(0, 5), max_size=8),
     compressed=st.booleans(),

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -24,6 +24,7 @@ from caudal.data.sample_files.safetensors import SafetensorsReader
 from tests.data.sample_files.all_alike import MemoryFile, check_fuzz, everything, refusal, same
 
 READER = SafetensorsReader()
+SLOW = [HealthCheck.too_slow]  # a busy machine is no fault
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6).filter(
     lambda name: not name.endswith(".ends") and name != "__metadata__"
 )
@@ -47,7 +48,7 @@ def tables(draw: Any) -> dict[str, Any]:
     return {name: draw(hnp.arrays(draw(DTYPES), (samples, *draw(tails)))) for name in names}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
 @given(arrays=tables(), whole=st.booleans(), said=st.booleans())
 def test_what_the_library_saved_comes_back(arrays: dict[str, Any], whole: bool, said: bool) -> None:
     file = saved(arrays, metadata={"by": "test"} if said else None)
@@ -59,7 +60,7 @@ def test_what_the_library_saved_comes_back(arrays: dict[str, Any], whole: bool, 
     assert part.samples == (1 if whole else len(next(iter(arrays.values()))))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(lengths=st.lists(st.integers(0, 5), max_size=8))
 def test_samples_of_different_length_lie_joined_beside_their_ends(lengths: list[int]) -> None:
     x = np.arange(sum(lengths) * 2, dtype="i2").reshape(-1, 2)

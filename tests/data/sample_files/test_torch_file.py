@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -30,6 +30,7 @@ from tests.data.sample_files.all_alike import (
 )
 
 READER = TorchReader()
+SLOW = [HealthCheck.too_slow]  # a busy machine is no fault
 DTYPES = st.sampled_from(["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
 
 
@@ -67,7 +68,7 @@ def tensors(draw: Any, samples: int | None = None) -> torch.Tensor:
     return torch.from_numpy(np.asarray(draw(hnp.arrays(draw(DTYPES), shape))))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None, suppress_health_check=SLOW)
 @given(
     content=st.dictionaries(
         st.text("xyzñ. ", min_size=1, max_size=4), tensors(samples=4), min_size=1, max_size=4
@@ -85,7 +86,7 @@ def test_a_dict_of_tensors_comes_back(content: dict[str, torch.Tensor]) -> None:
     assert (part.places is not None) == all(x.is_contiguous() for x in loaded.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(x=tensors(), whole=st.booleans())
 def test_a_tensor_alone_is_the_field_x(x: torch.Tensor, whole: bool) -> None:
     file = saved(x)
@@ -131,7 +132,7 @@ def test_numbers_beside_a_tensor_belong_to_a_file_that_is_one_sample() -> None:
     assert len(part.left_out) == 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 @given(
     lengths=st.lists(st.integers(0, 5), min_size=1, max_size=6),
     as_tuples=st.booleans(),
@@ -211,6 +212,7 @@ class Bomb:
         return (os.mkdir, (self.path,))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
     boom = tmp_path / "boom"
     error = refusal(READER, saved({"x": torch.ones(1), "bomb": Bomb(boom)}))
@@ -247,6 +249,7 @@ def test_what_is_no_set_of_plain_tensors_is_refused(content: Any, why: str) -> N
     assert why in refusal(READER, saved(content)).message
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_other_kinds_of_file_are_refused() -> None:
     refusal(READER, saved(torch.ones(3), _use_new_zipfile_serialization=False))
     stream = io.BytesIO()

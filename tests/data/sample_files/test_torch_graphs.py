@@ -64,6 +64,7 @@ def test_graphs_come_back(how: str, tmp_path: Path) -> None:
         assert {field.name: field.shape for field in part.fields} == {
             "x": (None, 3), "edges": (None, 2), "edge_attr": (None, 2), "y": ()
         }  # fmt: skip
+        assert [field.name for field in part.fields] == ["x", "edges", "edge_attr", "y"]
         assert part.rows["x"].tolist() == [3, 1, 2]
         assert part.rows["edges"].tolist() == [4, 0, 5]
         assert bool(part.left_out) == whole

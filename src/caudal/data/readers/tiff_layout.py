@@ -30,11 +30,11 @@ PICTURES = (JPEG, LERC, WEBP)
 CODECS = {RAW: "none", 5: "lzw", JPEG: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits",
           LERC: "lerc", 50000: "zstd", WEBP: "webp"}  # fmt: skip
 
-# No honest block of that codec grows more than this when decoded; a larger claim is refused unallocated.
-# LZW clears its table of 4094 strings when it is full; JPEG spends two bits on a unit of 8×8. The last two put
-# no end to it: some MB of one value take 90 bytes.
-_MOST_GROWTH = {RAW: 1, 5: 1400, 8: 1040, 32946: 1040, 32773: 65, 50000: 45_000, JPEG: 256,
-                LERC: 2**20, WEBP: 2**20}  # fmt: skip
+# No honest block of that codec grows more than this when decoded; a larger claim is refused unallocated. LZW
+# clears its table of 4094 strings when it is full; JPEG spends two bits on a unit of 8×8; what is all of one
+# value takes LERC 70 bytes whatever its size.
+_MOST_GROWTH = {RAW: 1, 5: 1400, 8: 1040, 32946: 1040, 32773: 65, 50000: 45_000, JPEG: 256, LERC: 2**21,
+                WEBP: 2**18}  # fmt: skip
 
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat → numpy kind
 _GREY_RGB_PALETTE_INKS = (0, 1, 2, 3, 5)  # photometric values whose samples are stored as they are read

@@ -84,7 +84,7 @@ def whole_file(path: Path, arrays: Sequence[Stored], coding: Coding, left_out: S
     fields = tuple(Field(a.name, a.dtype, (None, *a.shape[1:]) if a.shape else ()) for a in arrays)
     rows = {a.name: np.array(a.shape[:1], np.int64) for a in arrays if a.shape}
     places = {a.name: np.array([a.offset], np.int64) for a in arrays if a.offset is not None}
-    return _finished(fields, 1, rows, places, coding, left_out)
+    return finished(fields, 1, rows, places, coding, left_out)
 
 
 def one_by_one(
@@ -125,10 +125,10 @@ def one_by_one(
     left = [
         _("“{name}” is left out: it is one number, not one a sample.").format(name=name) for name in single
     ]
-    return _finished(tuple(fields), samples, rows, places, coding, [*left_out, *left])
+    return finished(tuple(fields), samples, rows, places, coding, [*left_out, *left])
 
 
-def _finished(
+def finished(
     fields: tuple[Field, ...],
     samples: int,
     rows: Mapping[str, Ints],
@@ -136,10 +136,17 @@ def _finished(
     coding: Coding,
     left_out: Sequence[str],
 ) -> Part:
+    """The part of `samples` samples: raw if every field has its places, else one block to decode."""
     if len(places) == len(fields):
         return Part(fields, np.arange(1, samples + 1), rows, places, left_out=tuple(left_out))
-    ends = np.array([samples] if samples else [], np.int64)
-    return Part(fields, ends, rows, None, coding.scratch_bytes, coding.codec, tuple(left_out))
+    return Part(
+        fields,
+        ends=np.array([samples] if samples else [], np.int64),
+        rows=rows,
+        scratch_bytes=coding.scratch_bytes,
+        codec=coding.codec,
+        left_out=tuple(left_out),
+    )
 
 
 def companions(

@@ -25,18 +25,19 @@ _WHOLE_NUMBERS = (4, 5, 6)
 # Numbers of fields in parquet.thrift.
 _FILE_ROWS, _FILE_GROUPS = 3, 4
 _GROUP_COLUMNS, _GROUP_ROWS = 1, 3
-_CHUNK_METADATA, _COLUMN_BYTES, _COLUMN_STATISTICS, _NULL_COUNT = 3, 6, 12, 3
+_CHUNK_METADATA, _COLUMN_BYTES, _COLUMN_STORED_BYTES, _COLUMN_STATISTICS, _NULL_COUNT = 3, 6, 7, 12, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
     """`rows` of each row group; of each leaf column, whether values are missing (`nulls`, as far as known).
 
-    `chunk_bytes` is the size, before compression, of the largest column chunk.
+    `stored_bytes` and `chunk_bytes` are the sizes of the largest column chunk in the file and decompressed.
     """
 
     rows: tuple[int, ...]
     nulls: tuple[bool, ...]
+    stored_bytes: int
     chunk_bytes: int
 
 
@@ -52,23 +53,30 @@ def read_footer(file: ByteFile) -> Footer:
     if tail[4:] != _MAGIC or length > file.size_bytes - _TAIL_BYTES:
         raise unreadable(path, _("it does not end as a Parquet file does"))
     try:
-        return _footer(_Compact(read_bytes(file, file.size_bytes - _TAIL_BYTES - length, length)).struct())
+        found = _Compact(read_bytes(file, file.size_bytes - _TAIL_BYTES - length, length)).struct()
+        return _footer(found, file.size_bytes)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
         raise unreadable(path, _("its footer is broken")) from error
 
 
-def _footer(found: dict[int, Any]) -> Footer:
+def _footer(found: dict[int, Any], size_bytes: int) -> Footer:
     groups = found.get(_FILE_GROUPS, [])
     rows = tuple(int(group[_GROUP_ROWS]) for group in groups)
     if min(rows, default=0) < 0 or sum(rows) != found[_FILE_ROWS]:
         raise ValueError("its row groups do not count its rows")
     columns = [[chunk[_CHUNK_METADATA] for chunk in group[_GROUP_COLUMNS]] for group in groups]
+    stored_bytes = max(
+        (int(column[_COLUMN_STORED_BYTES]) for group in columns for column in group), default=0
+    )
+    if stored_bytes > size_bytes:
+        raise ValueError("it claims more than the file")
     return Footer(
         rows,
         tuple(
             any(column.get(_COLUMN_STATISTICS, {}).get(_NULL_COUNT, 0) for column in of_groups)
             for of_groups in zip(*columns, strict=True)
         ),
+        stored_bytes,
         max((int(column[_COLUMN_BYTES]) for group in columns for column in group), default=0),
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject
 from caudal.data.readers.files import unreadable
-from caudal.data.sample_files.base import Array, Field, Part
+from caudal.data.sample_files.base import Array, Field, Ints, Part
 from caudal.data.sample_files.table_columns import (
     Arrow,
     Filler,
@@ -34,7 +34,9 @@ from caudal.data.sample_files.table_columns import (
 from caudal.data.sample_files.table_footer import Footer, read_footer
 
 _BUFFER_BYTES = 1 << 20
+_SMALL_BYTES = 1 << 24
 _BATCH_ROWS = 1 << 14
+_BATCH_LISTS = 1 << 8  # how long lists are is not known before
 
 
 def parquet_part(file: ByteFile, whole: bool) -> Part:
@@ -44,14 +46,14 @@ def parquet_part(file: ByteFile, whole: bool) -> Part:
         UnreadableFile: broken, or without a column of numbers.
     """
     path, footer = Path(file.name), read_footer(file)
-    with _open(file) as table:
+    with _open(file, footer) as table:
         schema = table.schema_arrow
         check_names(path, schema.names)
         fields, rows, sentences, leaf = [], {}, [], 0
         for name, kind in zip(schema.names, schema.types, strict=True):
             field: Field | None
             if is_text(path, kind):
-                texts = different_texts(path, _pieces(table, name))
+                texts = different_texts(path, _pieces(path, table, name))
                 field = None if texts is None else text_field(name, whole, texts)
                 sentences += [left_out_texts(name)] if texts is None else []
             elif is_ragged(path, kind) and not whole:
@@ -72,8 +74,15 @@ def parquet_part(file: ByteFile, whole: bool) -> Part:
         rows = {field.name: rows[field.name] for field in fields if field.ragged}
         if any(len(lengths) != (1 if whole else counts.sum()) for lengths in rows.values()):
             raise unreadable(path, _("its row groups do not count its rows"))
-        scratch_bytes = _scratch_bytes(footer, fields)
-    return Part(tuple(fields), ends, rows, None, scratch_bytes, "parquet", tuple(sentences))
+        scratch_bytes = _scratch_bytes(footer, fields, {} if whole else rows)
+    return Part(
+        fields=tuple(fields),
+        ends=ends,
+        rows=rows,
+        scratch_bytes=scratch_bytes,
+        codec="parquet",
+        left_out=tuple(sentences),
+    )
 
 
 def parquet_read(file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
@@ -82,48 +91,46 @@ def parquet_read(file: ByteFile, part: Part, block: int, into: Mapping[str, Arra
     Raises:
         UnreadableFile: broken, or not what `part` says.
     """
-    path = Path(file.name)
-    groups = [group for group, count in enumerate(read_footer(file).rows) if count]
-    with _open(file) as table:
+    path, footer = Path(file.name), read_footer(file)
+    groups = [group for group, count in enumerate(footer.rows) if count]
+    with _open(file, footer) as table:
         chosen = groups if part.samples == 1 else groups[block : block + 1]
         for field in part.fields:
             filler = Filler(path, field, into[field.name])
-            for piece in _pieces(table, field.name, chosen):
+            for piece in _pieces(path, table, field.name, chosen):
                 filler.add(piece)
             filler.finish()
 
 
-class _Bounded(FileObject):
-    """A stream that allocates no more than there is, however many bytes a broken page claims."""
-
-    def __init__(self, file: ByteFile) -> None:
-        super().__init__(file)
-        self._size_bytes = file.size_bytes
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes."""
-        left = max(0, self._size_bytes - self.tell())
-        return super().read(left if size < 0 else min(size, left)) or b""
-
-
 @contextmanager
-def _open(file: ByteFile) -> Iterator[Any]:
+def _open(file: ByteFile, footer: Footer) -> Iterator[Any]:
     path = Path(file.name)
+    # A buffered stream allocates what a page claims, up to 2 GiB, before it reads; small chunks do without.
+    buffer_bytes = _BUFFER_BYTES if footer.stored_bytes > _SMALL_BYTES else 0
     parquet = arrow(path, "pyarrow.parquet")
     with (
         table_errors(path),
-        parquet.ParquetFile(_Bounded(file), buffer_size=_BUFFER_BYTES, pre_buffer=False) as table,
+        parquet.ParquetFile(FileObject(file), buffer_size=buffer_bytes, pre_buffer=False) as table,
     ):
         yield table
 
 
-def _pieces(table: Any, name: str, groups: Sequence[int] | None = None) -> Iterator[Arrow]:
+def _pieces(path: Path, table: Any, name: str, groups: Sequence[int] | None = None) -> Iterator[Arrow]:
     """A column in pieces, so that no row group has to be held."""
-    chosen = range(table.num_row_groups) if groups is None else groups
-    if not len(chosen):
+    chosen = list(range(table.num_row_groups) if groups is None else groups)
+    if not chosen:
         return
-    for batch in table.iter_batches(_BATCH_ROWS, row_groups=list(chosen), columns=[name], use_threads=False):
+    rows = _batch_rows(path, table.schema_arrow.field(name).type)
+    for batch in table.iter_batches(rows, row_groups=chosen, columns=[name], use_threads=False):
         yield batch.column(name)
+
+
+def _batch_rows(path: Path, kind: Arrow) -> int:
+    """How many rows of a column are decoded at once: about a mebibyte."""
+    if is_ragged(path, kind):
+        return _BATCH_LISTS
+    field = number_field(path, "", kind, whole=False, nulls=False)
+    return max(1, min(_BATCH_ROWS, _BUFFER_BYTES // max(1, field.row_bytes))) if field else _BATCH_ROWS
 
 
 def _list_field(path: Path, table: Any, name: str, kind: Arrow) -> tuple[Field | None, Array]:
@@ -131,7 +138,7 @@ def _list_field(path: Path, table: Any, name: str, kind: Arrow) -> tuple[Field |
     if number_field(path, name, kind, whole=False, nulls=False) is None:
         return None, np.zeros(0, np.int64)
     lengths, nulls = [np.zeros(0, np.int64)], False
-    for piece in _pieces(table, name):
+    for piece in _pieces(path, table, name):
         lengths.append(row_lengths(path, name, piece))
         values = piece.flatten()
         nulls = nulls or bool(values.null_count)
@@ -148,6 +155,11 @@ def _leaves(path: Path, kind: Arrow) -> int:
     return sum(_leaves(path, kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _scratch_bytes(footer: Footer, fields: Sequence[Field]) -> int:
+def _scratch_bytes(footer: Footer, fields: Sequence[Field], lengths: Mapping[str, Ints]) -> int:
     """A column is read at a time: its pages, at most a whole chunk, and a batch of decoded rows."""
-    return 2 * footer.chunk_bytes + 2 * _BATCH_ROWS * max(field.row_bytes for field in fields) + _BUFFER_BYTES
+    batch = _BUFFER_BYTES
+    for one in fields:
+        of_lists = lengths.get(one.name)
+        rows = 1 if of_lists is None else _BATCH_LISTS * int(of_lists.max(initial=0))
+        batch = max(batch, rows * one.row_bytes)
+    return 2 * footer.stored_bytes + footer.chunk_bytes + 2 * batch + _BUFFER_BYTES

@@ -59,34 +59,32 @@ def text_part(file: ByteFile, whole: bool) -> TextPart:
     path = Path(file.name)
     with table_errors(path):
         names, begin = _names(file)
-        starts, counts = [begin], [0]
+        starts, ends, rows = [begin], [], 0
         kinds: dict[str, Arrow] = dict.fromkeys(names, arrow(path).null())
         nulls, scratch_bytes = dict.fromkeys(names, False), 0
         for start, end in _blocks(file, begin):
-            table = _parsed(file, names, start, end, row=sum(counts))
+            table = _parsed(file, names, start, end, row=rows)
             for name in names:
                 kinds[name] = _wider(path, kinds[name], table.column(name).type)
                 nulls[name] = nulls[name] or bool(table.column(name).null_count)
             if table.num_rows:
-                counts.append(table.num_rows)
+                rows += table.num_rows
+                ends.append(rows)
                 starts.append(end)
             scratch_bytes = max(scratch_bytes, 4 * (end - start) + 16 * table.num_rows * len(names))
         starts[-1] = file.size_bytes
-        ends = np.cumsum(np.array(counts, np.int64))[1:]
-        if not len(ends):
+        if not ends:
             raise unreadable(path, _("it has no rows"))
         fields, sentences = _fields(file, names, kinds, nulls, starts, whole)
-    rows = {one.name: ends[-1:] for one in fields} if whole else {}
     return TextPart(
-        tuple(fields),
-        np.ones(1, np.int64) if whole else ends,
-        rows,
-        None,
-        scratch_bytes,
-        "csv",
-        tuple(sentences),
-        tuple(names),
-        np.array(starts, np.int64),
+        fields=tuple(fields),
+        ends=np.array([1] if whole else ends, np.int64),
+        rows={one.name: np.array([rows], np.int64) for one in fields} if whole else {},
+        scratch_bytes=scratch_bytes,
+        codec="csv",
+        left_out=tuple(sentences),
+        names=tuple(names),
+        starts=np.array(starts, np.int64),
     )
 
 

@@ -136,14 +136,16 @@ class _Sorter:
 
     def _graphs(self, graphs: Sequence[Mapping[str, Any]]) -> Samples:
         found = self._samples([_graph_arrays(graph) for graph in graphs])
-        values, ragged = dict(found.values), {"x", _EDGES, "edge_attr"}
-        if "edge_index" in values:
-            values[_EDGES] = [self._edges(value) for value in values.pop("edge_index")]
+        values: dict[str, list[Value]] = {}
+        ragged = {"x", _EDGES, "edge_attr"}
+        for name, of in found.values.items():
+            edges = name == "edge_index"
+            values[_EDGES if edges else name] = [self._edges(value) for value in of] if edges else of
         # A graph's own target is (1,) or (1, targets); one of another length is of its nodes.
-        if all(value.shape[:1] in ((), (1,)) for value in values.get("y", [])):
-            values |= {"y": [_without_first_axis(value) for value in values["y"]]} if "y" in values else {}
-        else:
+        if any(value.shape[:1] not in ((), (1,)) for value in values.get("y", [])):
             ragged.add("y")
+        elif "y" in values:
+            values["y"] = [_without_first_axis(value) for value in values["y"]]
         others = set().union(*graphs) - set(_GRAPH_ARRAYS)
         return Samples(values, frozenset(ragged), [*found.left_out, *_not_graph(others)])
 

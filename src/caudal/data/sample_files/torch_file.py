@@ -17,7 +17,7 @@ import numpy as np
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject
 from caudal.data.readers.files import unreadable
-from caudal.data.sample_files.arrangement import Coding, Stored, companions, one_by_one, whole_file
+from caudal.data.sample_files.arrangement import Coding, Stored, companions, finished, one_by_one, whole_file
 from caudal.data.sample_files.array_stream import PIECE_BYTES, Stream
 from caudal.data.sample_files.base import Array, Field, Part
 from caudal.data.sample_files.torch_archive import Laid, TorchArchive
@@ -87,12 +87,8 @@ def _part_of_samples(path: Path, found: Samples, object_bytes: int) -> Part:
         offsets = [_place(value) for value in values]
         if None not in offsets:
             places[name] = np.array(offsets, np.int64)
-    left_out = tuple(found.left_out)
-    if len(places) == len(fields):
-        return Part(tuple(fields), np.arange(1, found.count + 1), rows, places, left_out=left_out)
     coding = _coding([value for values in found.values.values() for value in values], object_bytes)
-    ends = np.array([found.count], np.int64)
-    return Part(tuple(fields), ends, rows, None, coding.scratch_bytes, coding.codec, left_out)
+    return finished(tuple(fields), found.count, rows, places, coding, found.left_out)
 
 
 def _common_field(path: Path, name: str, values: Sequence[Value], ragged: bool) -> Field:
