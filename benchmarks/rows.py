@@ -13,6 +13,19 @@ ROWS = {
     "large_set": "benchmarks.large_set:row",
     "world": "benchmarks.world:row",
     "raster_speed": "benchmarks.raster_speed:row",
+    "transport": "benchmarks.loaders.rows:transport",
+    "ragged": "benchmarks.loaders.rows:ragged",
+    "ragged_limited": "benchmarks.loaders.rows:ragged_limited",
+    "windows_deflate": "benchmarks.loaders.rows:windows_deflate",
+    "windows_zstd": "benchmarks.loaders.rows:windows_zstd",
+    "windows_lzw": "benchmarks.loaders.rows:windows_lzw",
+    "windows_small_lzw": "benchmarks.loaders.rows:windows_small_lzw",
+    "packed": "benchmarks.loaders.rows:packed",
+    "jpeg": "benchmarks.loaders.rows:jpeg",
+    "jpeg_scaled": "benchmarks.loaders.rows:jpeg_scaled",
+    "graphs": "benchmarks.loaders.rows:graphs",
+    "index": "benchmarks.loaders.rows:index",
+    "stall": "benchmarks.loaders.rows:stall",
 }
 
 

@@ -11,12 +11,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
 import caudal
 from caudal.core.errors import DoesNotFit, TooManyBroken, UnreadableFile, UsageError
 from caudal.core.events import Event, SampleBroken
 from caudal.core.units import MIB
+from caudal.data import mapped
+from caudal.runs.samples import open_set
 
 DRAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -40,6 +43,18 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k in range(60):
         rows = int(draw.integers(300, 1000))
         np.savez(folder / f"{k:03}.npz", x=np.full((rows, 32), k, np.float32), y=np.int64(k))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty files, each a sample of 0.5 to 1 MB: handed out as they lie in the page cache."""
+    folder = tmp_path_factory.mktemp("large")
+    draw = np.random.default_rng(0)
+    for k in range(20):
+        rows = int(draw.integers(4000, 8000))
+        x, y = np.full((rows, 32), k, np.float32), np.array(k, np.int64)
+        save_file({"x": x, "y": y}, folder / f"{k:03}.safetensors")
     return folder
 
 
@@ -129,6 +144,43 @@ def test_fields_are_tensors_and_ragged_ones_know_their_ends(ragged: Path) -> Non
         assert mask.sum() == len(x.values)
         assert all((one == number).all() for one, number in zip(x, y, strict=True))
         assert (padded[~mask] == -1).all()
+
+
+def test_large_samples_are_views_of_their_files_and_equal_to_copies(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def content() -> list[tuple[int, bytes]]:
+        found = []
+        for batch in caudal.stream(large, 3, ram="24MiB", seed=2):
+            x, y = batch["x"], batch["y"]
+            assert len(x.values) == int(x.ends[-1])
+            padded, mask = x.padded()
+            assert padded[mask].equal(x.values)
+            for one, number in zip(x, y.tolist(), strict=True):
+                found.append((number, one.numpy().tobytes()))
+            one[:] = -5  # a change in place stays with the consumer
+        return found
+
+    assert mapped.pays(open_set(str(large), "file"))
+    first, again = content(), content()
+    assert first == again
+    monkeypatch.setattr(mapped, "pays", lambda _samples: False)
+    assert content() == first
+
+
+def test_a_large_sample_that_was_cut_short_is_replaced_and_kills_nobody(large: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "set"
+    shutil.copytree(large, folder)
+    stream = caudal.stream(folder, 4, ram="64MiB", broken_limit=0.2)
+    victim = max(folder.iterdir(), key=lambda path: path.stat().st_size)  # any other can stand in for it
+    with victim.open("rb+") as file:
+        file.truncate(victim.stat().st_size // 2)
+    seen = numbers(stream)
+    assert int(victim.stem) not in flat(seen)
+    assert len(flat(seen)) == 20
+    assert [one.file for one in stream.broken] == [str(victim)]
 
 
 @DRAWS

@@ -9,12 +9,12 @@ import pytest
 from caudal.core.errors import BadValues, UnreadableFile
 from caudal.core.geometry import Window
 from caudal.core.labels import IGNORE
+from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.chunks import Cutter
 from caudal.data.classes import Classes
 from caudal.data.index import Index, build
 from caudal.data.pairs import find_pairs
 from caudal.data.readers.base import Pixels
-from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.stream import PatchStream, StreamSize
 from caudal.memory.arena import Arena
 from tests.data.sets import blob_set, write_tiff

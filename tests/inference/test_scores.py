@@ -16,7 +16,8 @@ from torch import nn
 
 from caudal.core.errors import IncompleteOutput
 from caudal.core.geometry import Window
-from caudal.inference.blend import Accumulator
+from caudal.inference import blend
+from caudal.inference.blend import Accumulator, weights_of
 from caudal.inference.scores import score_windows
 from caudal.inference.tiles import TileGrid
 from tests.inference.sources import MadeUp, as_scores, broken_at, held, noise
@@ -114,11 +115,13 @@ def test_too_little_context_shows(run_net: Callable[..., Scores]) -> None:
     assert np.abs(got - untiled(run_net, x_HWC)).max() > 1e-3
 
 
+@pytest.mark.parametrize("whole_floats_bytes", [0, 2**20])
 @pytest.mark.parametrize("mode", ["exact", "blend"])
-def test_blending_needs_the_tiles_weights_and_nothing_else(mode: Any) -> None:
+def test_blending_needs_the_tiles_weights_and_nothing_else(
+    mode: Any, whole_floats_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`Accumulator`, strip by strip, against the plain sum of weighted tiles."""
-    from caudal.inference.blend import weights_of
-
+    monkeypatch.setattr(blend, "WHOLE_FLOATS_BYTES", whole_floats_bytes)
     grid = TileGrid(150, 131, 32, 8, 16, mode)
     rng = np.random.default_rng(0)
     joined, truth = Accumulator(grid, 2), np.zeros((2, 150, 131))
@@ -132,7 +135,7 @@ def test_blending_needs_the_tiles_weights_and_nothing_else(mode: Any) -> None:
             inner = (slice(None), *tile.finish.within(tile.read))
             truth[(slice(None), *tile.finish.slices)] = scores[inner]
         got[(slice(None), *tile.finish.slices)] = joined.add(tile, scores)
-    np.testing.assert_allclose(got, truth, atol=6e6 * 2**-11)
+    np.testing.assert_allclose(got, truth, atol=6 if whole_floats_bytes else 6e6 * 2**-11)
 
 
 def test_the_strip_between_tile_rows_is_all_that_grows_with_the_width() -> None:

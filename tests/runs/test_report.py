@@ -26,11 +26,11 @@ from caudal.core.events import (
 )
 from caudal.core.geometry import Window
 from caudal.core.units import MIB, Bytes
+from caudal.data.chunk_reader import OpenFiles
 from caudal.data.classes import Classes
 from caudal.data.index import build
 from caudal.data.normalize import Normalization
 from caudal.data.pairs import find_pairs
-from caudal.data.chunk_reader import OpenFiles
 from caudal.data.scenes import make_scenes
 from caudal.data.world import BAND_NAMES
 from caudal.memory.cost import Forward, ProbeResult

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,22 +18,35 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
 class Ragged:
-    """Samples of different lengths: `values` (sum of rows, …) joined, `ends` (B,) the row after each sample.
+    """Samples of different lengths. `ragged[i]` is a view of sample i, `ends` (B,) the row after each.
 
-    Both are tensors, or both arrays. `ragged[i]` is a view of sample i.
+    They lie joined in `values` (sum of rows, …); or apart, as views of their files, and asking for `values`
+    then makes a copy. All are tensors, or all arrays.
     """
 
-    values: Any
-    ends: Any
+    def __init__(self, values: Any, ends: Any, parts: list[Any] | None = None) -> None:
+        self._values, self.ends, self._parts = values, ends, parts
+
+    @property
+    def values(self) -> Any:
+        """All rows of all samples, one after the other."""
+        if self._parts is None:
+            return self._values
+        if not isinstance(self._parts[0], np.ndarray):
+            import torch
+
+            return torch.cat(self._parts)
+        return np.concatenate(self._parts)
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, i: int) -> Any:
         i = range(len(self))[i]  # counts from the end, and raises IndexError
-        return self.values[(int(self.ends[i - 1]) if i else 0) : int(self.ends[i])]
+        if self._parts is not None:
+            return self._parts[i]
+        return self._values[(int(self.ends[i - 1]) if i else 0) : int(self.ends[i])]
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -50,15 +62,17 @@ class Ragged:
         """The samples as (B, longest, …) filled up with `value`; which rows are real, (B, longest) bool."""
         lengths = self.lengths
         longest = int(lengths.max()) if len(self) else 0
-        if hasattr(self.values, "new_full"):
+        first = self[0]
+        if hasattr(first, "new_full"):
             import torch
 
             mask = torch.arange(longest)[None, :] < lengths[:, None]
-            whole = self.values.new_full((len(self), longest, *self.values.shape[1:]), value)
+            whole = first.new_full((len(self), longest, *first.shape[1:]), value)
         else:
             mask = np.arange(longest)[None, :] < lengths[:, None]
-            whole = np.full((len(self), longest, *self.values.shape[1:]), value, self.values.dtype)
-        whole[mask] = self.values
+            whole = np.full((len(self), longest, *first.shape[1:]), value, first.dtype)
+        for i, one in enumerate(self):
+            whole[i, : len(one)] = one
         return whole, mask
 
 
@@ -77,6 +91,7 @@ class Batch(Mapping[str, Any]):
         self._arrays, self._ends = arrays, ends
         self.samples, self.epoch, self.ends_step = samples, epoch, ends_step
         self.stall_seconds = 0.0
+        self._parts: dict[str, list[Array]] = {}
         self._released = False
 
     def numpy(self, name: str) -> Any:
@@ -91,12 +106,17 @@ class Batch(Mapping[str, Any]):
                 _("Use it before, or keep a copy (clone)."),
             )
         array = self._arrays[name]
-        return Ragged(array, self._ends[name]) if name in self._ends else array
+        if name not in self._ends:
+            return array
+        return Ragged(array, self._ends[name], self._parts.get(name))
 
     def __getitem__(self, name: str) -> torch.Tensor | Ragged:
         import torch
 
         found = self.numpy(name)
+        if name in self._parts:
+            parts = [torch.from_numpy(one) for one in self._parts[name]]
+            return Ragged(None, torch.from_numpy(self._ends[name]), parts)
         if isinstance(found, Ragged):
             return Ragged(torch.from_numpy(found.values), torch.from_numpy(found.ends))
         tensor: torch.Tensor = torch.from_numpy(found)
@@ -117,15 +137,27 @@ class Batch(Mapping[str, Any]):
     def shorten(self, rows: Mapping[str, Ints]) -> None:
         """Keep the first `rows[name]` (B,) rows of each sample of the ragged fields, and close the gaps."""
         for name, lengths in rows.items():
+            if name in self._parts:
+                self._parts[name] = [
+                    one[:n] for one, n in zip(self._parts[name], lengths.tolist(), strict=True)
+                ]
+                self._ends[name] = np.cumsum(lengths)
+                continue
             old = Ragged(self._arrays[name], self._ends[name])
             kept = np.concatenate([old[i][:n] for i, n in enumerate(lengths.tolist())])
             self._arrays[name] = self._arrays[name][: len(kept)]
             self._arrays[name][:] = kept
             self._ends[name] = np.cumsum(lengths)
 
+    def set_apart(self, name: str) -> list[Array]:
+        """Let the samples of a ragged field lie apart; the list of them, to be filled with others."""
+        self._parts[name] = list(Ragged(self._arrays[name], self._ends[name]))
+        return self._parts[name]
+
     def release(self) -> dict[str, Array]:
         """Take the batch back: from now on asking it for a field is an error. Gives the arrays it had."""
         arrays, self._arrays, self._released = self._arrays, dict.fromkeys(self._arrays, _NOTHING), True
+        self._parts = {}
         return arrays
 
 

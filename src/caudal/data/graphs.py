@@ -54,7 +54,7 @@ def by_budget(costs: Ints, most: int) -> Ints:
     if len(above):
         graph, cost, largest = int(above[0]), int(costs[above[0]]), int(costs.max())
         raise DataError(
-            _("Graph {graph} counts {cost}, and a batch may count {most} at most.").format(
+            _("Graph {graph} has {cost} nodes, and a batch may count {most} at most.").format(
                 graph=graph, cost=cost, most=most
             ),
             _("Let a batch count at least {cost}, or leave out larger graphs.").format(cost=largest),

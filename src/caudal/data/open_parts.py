@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from imagecodecs import deflate_crc32
@@ -65,8 +66,8 @@ class OpenParts:
         assert places is not None
         count = 0
         for one in self._set.stored:
-            target = into[one.name]
-            if not target.nbytes:
+            target = into.get(one.name)  # others were taken as they lie
+            if target is None or not target.nbytes:
                 continue
             view = target.reshape(-1).view(np.uint8).data
             starts = places[one.name][first:last]
@@ -81,11 +82,11 @@ class OpenParts:
                     file.read_into(int(starts[i]), view[at : at + nbytes])
                 at += nbytes
             count += at
-        self._check(file, first, last, into)
+        self.check(first, last, into)
         return count
 
-    def _check(self, file: ByteFile, first: int, last: int, into: Mapping[str, Array]) -> None:
-        """Compare what was read with the checks that were written with it.
+    def check(self, first: int, last: int, into: Mapping[str, Array]) -> None:
+        """Compare what was read, of one block, with the checks that were written with it.
 
         Raises:
             UnreadableFile: they differ.
@@ -96,10 +97,13 @@ class OpenParts:
         block = int(np.searchsorted(columns.block_ends, first, "right"))
         assert (first, last) == (self._set.block_begin(block), int(columns.block_ends[block]))
         for one, check in zip(self._set.stored, columns.checks[block].tolist(), strict=True):
-            found = into[one.name]
-            if deflate_crc32(found.reshape(-1).view(np.uint8).data, 0) != check:
+            if one.name not in into:
+                continue
+            found: Any = into[one.name].reshape(-1).view(np.uint8).data
+            if deflate_crc32(found, 0) != check:
+                number, _within = self._set.where(first)
                 raise unreadable(
-                    Path(file.name),
+                    Path(columns.names[number]),
                     _("“{field}” of sample {sample} is not what was written (checksum)").format(
                         field=one.name, sample=first
                     ),

@@ -21,5 +21,5 @@ def check_finished(root: Path) -> None:
     if (root / UNFINISHED).exists():
         raise DataError(
             _("{path} is a pack that was not finished.").format(path=root),
-            _("Run the same caudal pack command again; it goes on where it stopped."),
+            _("Run the same `caudal pack` command again; it goes on where it stopped."),
         )

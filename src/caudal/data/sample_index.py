@@ -112,9 +112,9 @@ def _arrangement(
     # A number beside the arrays belongs to all of the file; and a lone array may be either.
     more, many = len(alone.fields) > len(part.fields), len(part.fields) > 1
     if not more and (len(files) == 1 or many or any(len(f.shape) > 2 for f in part.fields)):
-        note = _("Each file holds many samples (first axis); say samples=“file” if it holds one.")
+        note = _('Each file holds many samples (first axis); say samples="file" if it holds one.')
         return False, (note,)
-    return True, (_("Each file is one sample; say samples=“rows” if it holds many (first axis)."),)
+    return True, (_('Each file is one sample; say samples="rows" if it holds many (first axis).'),)
 
 
 def _join(

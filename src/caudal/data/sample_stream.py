@@ -14,15 +14,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from caudal.core.errors import UsageError
 from caudal.core.messages import _
+from caudal.data.assembly import Assembly, Job
 from caudal.data.batches import Batch
 from caudal.data.cells import Cells
-from caudal.data.open_parts import OpenParts
 from caudal.data.quarantine import Quarantine
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
@@ -52,22 +52,6 @@ class Meter:
     blocks_kept: int = 0
 
 
-@dataclass
-class _Job:
-    """A batch on its way. `pending` pieces of it are not there yet."""
-
-    step: Step
-    samples: Ints
-    visits: Ints
-    ends_step: bool
-    nbytes: int
-    lease: RingLease | None = None
-    batch: Batch | None = None
-    pending: int = 0
-    gathered: bool = False
-    short: dict[int, int] = field(default_factory=dict)  # place in the batch → substitute
-
-
 class SampleStream:
     """Steps from (`epoch`, `position`) on, for `epochs` epochs, as an iterator. `close` it, or use `with`."""
 
@@ -89,16 +73,16 @@ class SampleStream:
     ) -> None:
         self._set, self._size, self._cut, self._rank = samples, size, cut, rank
         self._seed, self._shuffle, self._epochs = seed, shuffle, epochs
-        self._quarantine, self._debug = quarantine, debug
+        self._debug = debug
         self.epoch, self.position = epoch, position
         self.meter = Meter()
         self._arena = Arena(size.arena_bytes)
         self._ring = Ring(self._arena, size.ring_bytes)
         self._cells = Cells(self._arena, samples, size.cell, size.cells) if size.cells else None
-        self._parts = OpenParts(samples)
+        self._assembly = Assembly(samples, quarantine)
         self._steps = self._all_steps(epoch, position)
-        self._upcoming = deque[_Job]()  # drawn, without memory
-        self._planned = deque[_Job]()  # with memory, in the order in which they are handed out
+        self._upcoming = deque[Job]()  # drawn, without memory
+        self._planned = deque[Job]()  # with memory, in the order in which they are handed out
         self._in_use: list[tuple[Batch, RingLease]] = []
         self._tasks = deque[Task]()
         self._lingering: list[tuple[int, list[object]]] = []
@@ -147,7 +131,7 @@ class SampleStream:
         for k, (i, j) in enumerate(pieces):
             nbytes = int(sizes[i:j].sum()) + len(self._set.fields) * ALIGNMENT_BYTES
             last = k == len(pieces) - 1
-            self._upcoming.append(_Job(step, step.samples[i:j], step.visits[i:j], last, nbytes))
+            self._upcoming.append(Job(step, step.samples[i:j], step.visits[i:j], last, nbytes))
         if self._next_visit < 0:  # where the run begins, or goes on
             self._oldest = self._next_visit = self._visit(step, step.first_open)
         self._release_blocks()
@@ -204,7 +188,7 @@ class SampleStream:
             job.pending = 1
             self._tasks.append(lambda: self._gather(job))
         else:
-            self._lay_out(job, job.samples)
+            self._assembly.lay_out(job, job.samples)
             sizes = np.cumsum(self._set.sample_bytes(job.samples))
             cuts = np.flatnonzero(np.diff(sizes // _TASK_BYTES)) + 1
             pieces = np.split(np.arange(len(job.samples)), cuts)
@@ -215,55 +199,19 @@ class SampleStream:
         if not self._upcoming:
             self._draw()
 
-    def _lay_out(self, job: _Job, samples: Ints) -> None:
-        """The arrays of a batch, in its lease."""
-        assert job.lease is not None
-        arrays, ends, at = {}, {}, 0
-        for one in self._set.fields:
-            if one.ragged:
-                ends[one.name] = np.cumsum(self._set.rows(one.name, samples))
-                rows = int(ends[one.name][-1]) if len(samples) else 0
-                shape = (rows, *one.row_shape)
-            else:
-                shape = (len(samples), *one.row_shape)
-            arrays[one.name] = job.lease.array(shape, one.dtype, at)
-            at += Arena.size_of(arrays[one.name].nbytes) if arrays[one.name].nbytes else 0
-        for name, values in self._set.columns.extra.items():
-            arrays[name][:] = values[samples]
-        job.batch = Batch(arrays, ends, samples.copy(), job.step.epoch, job.ends_step)
-
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         with self._changed:
             job.pending -= 1
-            if job.short and not job.pending:
-                self._shorten(job)
+            if job.replaced and not job.pending:
+                self._assembly.shorten(job)
             if not job.pending and job is self._planned[0]:
                 self._changed.notify_all()
 
-    # Large samples, one by one --------------------------------------------------------------------------
-
-    def _read(self, job: _Job, piece: Ints) -> None:
+    def _read(self, job: Job, piece: Ints) -> None:
         began = time.perf_counter()
-        assert job.batch is not None
-        for k in piece.tolist():
-            sample = int(job.samples[k])
-            views = {}
-            for one in self._set.stored:
-                array = job.batch.numpy(one.name)
-                views[one.name] = array[k] if one.ragged else array[k : k + 1]
-            taken = self._quarantine.read(self._parts, sample, views)
-            if taken != sample:
-                job.batch.samples[k] = job.short[k] = taken
-                for name, values in self._set.columns.extra.items():
-                    job.batch.numpy(name)[k] = values[taken]
+        self._assembly.read(job, piece)
         self.meter.read_seconds += time.perf_counter() - began
         self._finish(job)
-
-    def _shorten(self, job: _Job) -> None:
-        """Substitutes are no longer than what they stand for, and may be shorter."""
-        assert job.batch is not None
-        ragged = [one.name for one in self._set.stored if one.ragged]
-        job.batch.shorten({name: self._set.rows(name, job.batch.samples) for name in ragged})
 
     # Small samples, by block ----------------------------------------------------------------------------
 
@@ -300,8 +248,7 @@ class SampleStream:
     def _load(self, visit: int, block: int, cell: int) -> None:
         assert self._cells
         began = time.perf_counter()
-        first, last = self._set.block_begin(block), int(self._set.columns.block_ends[block])
-        self._quarantine.read_block(self._parts, first, last, self._cells.views(cell, block))
+        self._assembly.load(self._cells, block, cell)
         with self._changed:
             self.meter.read_seconds += time.perf_counter() - began
             self.meter.blocks_read += 1
@@ -310,22 +257,10 @@ class SampleStream:
                 self._kept.setdefault(block, cell)
             self._changed.notify_all()
 
-    def _gather(self, job: _Job) -> None:
+    def _gather(self, job: Job) -> None:
         assert self._cells
         began = time.perf_counter()
-        samples, visits = self._quarantine.substitutes(job.step, job.samples, job.visits)
-        if samples is not job.samples and int(self._set.sample_bytes(samples).sum()) > job.nbytes:
-            raise self._quarantine.no_substitute(int(job.samples[0]))
-        self._lay_out(job, samples)
-        assert job.batch is not None
-        offset = self._visit(job.step, 0)
-        cell_of = np.array([self._cell_of[offset + v] for v in visits.tolist()], np.int64)
-        into = {
-            one.name: (found.values if one.ragged else found)
-            for one in self._set.stored
-            for found in [job.batch.numpy(one.name)]
-        }
-        self._cells.gather(samples, cell_of, into)
+        self._assembly.gather(job, self._cells, self._cell_of, self._visit(job.step, 0))
         with self._changed:
             self.meter.gather_seconds += time.perf_counter() - began
             job.gathered = True
@@ -422,5 +357,5 @@ class SampleStream:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        self._parts.close()
+        self._assembly.close()
         self._arena.close()

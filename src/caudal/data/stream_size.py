@@ -140,9 +140,9 @@ def _column_bytes(samples: SampleSet) -> int:
 
 def _too_small(least: int, ram: Bytes, who: str) -> DoesNotFit:
     return DoesNotFit(
-        _("The stream needs at least {least}, and {ram} were given: {who} have to be held.").format(
+        _("The stream needs at least {least}, and {ram} were given, for {who}.").format(
             least=Bytes(least), ram=ram, who=who
         ),
-        _("Give that much with ram=, or repack the set into smaller samples or blocks (caudal pack)."),
+        _("Give that much with ram=, or repack the set into smaller samples or blocks (`caudal pack`)."),
         least=least,
     )

@@ -5,7 +5,8 @@ Shapes: C channels, H rows, W columns; O is the overlap of neighbours in px.
 In an overlap, one tile fades out while the next fades in. With a Gaussian on each end of the overlap the
 weights are g₁/(g₁+g₂) and its complement, so they sum to 1 by construction and no sum of weights has to be
 kept. Beside the tile at hand only two strips are held: the right O columns of the tile before, and O rows
-across the raster, as half floats: 2·C·O·W bytes. That strip is all that grows with the raster.
+across the raster, of half floats where they are many: 2·C·O·W bytes. That strip is all that grows with the
+raster.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.core.geometry import Window
+from caudal.core.units import MIB
 from caudal.inference.tiles import Tile, TileGrid
 
 Scores = npt.NDArray[np.float32]
@@ -21,6 +23,10 @@ Scores = npt.NDArray[np.float32]
 # How far the Gaussian has fallen at the far end of the overlap, as an exponent: the weight there is e⁻⁶ =
 # 0.25 %, little enough to hide what the model's padding does at a tile's edge.
 FALL = 6.0
+
+# Rows across the raster that take no more than this are held as they are. Turning them into half floats and
+# back would be more than half of what blending costs.
+WHOLE_FLOATS_BYTES = 4 * MIB
 
 
 def fade_in(overlap: int) -> npt.NDArray[np.float32]:
@@ -32,6 +38,12 @@ def fade_in(overlap: int) -> npt.NDArray[np.float32]:
     before, after = np.exp(-FALL * place**2), np.exp(-FALL * (1 - place) ** 2)
     weights: npt.NDArray[np.float32] = (after / (before + after)).astype(np.float32)
     return weights
+
+
+def strip_dtype(grid: TileGrid, channels: int) -> np.dtype[np.float16] | np.dtype[np.float32]:
+    """How the rows across the raster are held."""
+    small = 4 * channels * grid.overlap * grid.width <= WHOLE_FLOATS_BYTES
+    return np.dtype(np.float32) if small else np.dtype(np.float16)
 
 
 def weights_of(grid: TileGrid, tile: Tile) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -61,10 +73,10 @@ class Accumulator:
         self._grid = grid
         self._fade = fade_in(grid.overlap)
         self._right: Scores | None = None
-        self._below: npt.NDArray[np.float16] | None = None
+        self._below: npt.NDArray[np.float16] | Scores | None = None
         self._scale = np.zeros(grid.cols, dtype=np.float32)
         if grid.overlap and grid.rows > 1:
-            self._below = np.zeros((channels, grid.overlap, grid.width), dtype=np.float16)
+            self._below = np.zeros((channels, grid.overlap, grid.width), strip_dtype(grid, channels))
 
     @property
     def held_bytes(self) -> int:
@@ -117,15 +129,20 @@ class Accumulator:
 
     def _take(self, finish: Window, col_index: int, top_COW: Scores) -> None:
         assert self._below is not None
-        scale = self._scale[col_index]
+        scale, held_COW = self._scale[col_index], self._below[:, :, finish.col : finish.col_end]
         if scale:
-            top_COW += self._below[:, :, finish.col : finish.col_end].astype(np.float32) * scale
+            top_COW += held_COW if held_COW.dtype == np.float32 else held_COW.astype(np.float32) * scale
 
     def _keep(self, finish: Window, col_index: int, bottom_COW: Scores) -> None:
+        assert self._below is not None
+        held_COW = self._below[:, :, finish.col : finish.col_end]
+        if held_COW.dtype == np.float32:
+            self._scale[col_index] = 1
+            held_COW[...] = bottom_COW
+            return
         # Half floats end at 65504 and thin out below 6e-5. Scaled by the strip's own peak, scores of any size
         # keep 11 bits.
-        assert self._below is not None
         peak = np.float32(max(bottom_COW.max(), -bottom_COW.min()))
         self._scale[col_index] = peak
         if peak:
-            self._below[:, :, finish.col : finish.col_end] = bottom_COW / peak
+            held_COW[...] = bottom_COW / peak

@@ -119,9 +119,13 @@ class _Chunks:
             wait(self._held.values())
 
 
-def chunks_ahead(batch: int) -> int:
-    """How many chunks are decoded before they are needed."""
-    return max(BATCHES_AHEAD * batch, LEAST_AHEAD)
+def chunks_ahead(batch: int, threads: int, overlap: bool) -> int:
+    """How many chunks are decoded before they are needed.
+
+    In turns with the model, as many as keep the threads busy for a turn, of two pieces each: short turns fall
+    into the time in which one thread joins what the model gave.
+    """
+    return max(BATCHES_AHEAD * batch, LEAST_AHEAD) if overlap else min(LEAST_AHEAD, max(0, threads // 2 - 1))
 
 
 def feed(
@@ -137,7 +141,7 @@ def feed(
     again, and whoever takes it should let go of them as soon as the model is through.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="caudal-tiles") as pool:
-        chunks = _Chunks(reader, bands, chunks_ahead(batch), overlap, pool)
+        chunks = _Chunks(reader, bands, chunks_ahead(batch, threads, overlap), overlap, pool)
         try:
             yield from _batches(reader, chunks, bands.grid, batch)
         finally:

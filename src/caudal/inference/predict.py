@@ -22,6 +22,7 @@ from caudal.core.messages import _
 from caudal.core.units import MIB
 from caudal.data.readers.base import Source
 from caudal.inference.bands import bands_for
+from caudal.inference.blend import strip_dtype
 from caudal.inference.blocks import Codec
 from caudal.inference.encode import Output
 from caudal.inference.feed import chunks_ahead
@@ -203,18 +204,20 @@ def working_bytes(
     out_bytes: int = 1,
     average_d4: bool = False,
     threads: int = MOST_THREADS,
+    overlap: bool = True,
     block_px: int = 256,
 ) -> int:
     """The most bytes that `predict_raster` holds, beside what the model and the source's `read` do.
 
     `bands` of `itemsize` bytes come in, `channels` of float32 come from the model, and a pixel of the output
-    has `out_bytes` (all bands); `threads` pack the output. `block_px` is the height of the file's blocks.
+    has `out_bytes` (all bands). `threads` and `overlap` are as there; `block_px` is the height of the file's
+    blocks.
     """
     height, width = grid.largest
     tile_px, pixel_bytes = height * width, bands * itemsize + 1
     batch = min(batch, len(grid))
     # Chunks: those of the tile at hand, and those decoded ahead.
-    chunks = min(len(grid), chunks_ahead(batch) + (2 if grid.mode == "blend" else 3))
+    chunks = min(len(grid), chunks_ahead(batch, threads, overlap) + (2 if grid.mode == "blend" else 3))
     pieces = bands_for(grid, block_px, pixel_bytes)
     chunk_bytes = pieces.passing_px * min(grid.core, grid.width) * pixel_bytes
     carried_bytes = pieces.carried_px * grid.width * pixel_bytes
@@ -223,7 +226,8 @@ def working_bytes(
     beside_bytes = batch * input_bytes + tile_px * (2 + out_bytes)
     if average_d4:
         beside_bytes += batch * (score_bytes + input_bytes)
-    strips_bytes = channels * grid.overlap * (4 * height + 2 * (grid.width if grid.rows > 1 else 0))
+    across_bytes = strip_dtype(grid, channels).itemsize * grid.width if grid.rows > 1 else 0
+    strips_bytes = channels * grid.overlap * (4 * height + across_bytes)
     stream_bytes = chunks * chunk_bytes + carried_bytes + batch * score_bytes + beside_bytes + strips_bytes
     slack_bytes = _allocator_slack([chunk_bytes], [input_bytes, score_bytes], batch, grid.mode == "blend")
     return stream_bytes + slack_bytes + writer_bytes(out_bytes, threads)

@@ -6,16 +6,18 @@ import os
 import struct
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
-from caudal.data.readers.geotiff import GeoTiffReader
+from caudal.data.readers.base import Array
+from caudal.data.readers.geotiff import GeoTiffReader, TiffSource
 from tests.data.readers.tiff_files import block_tags, patch_tag, picture, tag_values, write_gdal
 
 READER = GeoTiffReader()
@@ -51,8 +53,9 @@ def assert_refused(path: Path, why: str, *, at_once: bool = True) -> None:
         read_all(path)
 
 
-def striped(path: Path, codec: str = "lzw") -> Path:
-    return write_gdal(path, picture(64, 64, 3, "uint16"), compress=codec, blockysize=16, interleave="pixel")
+def striped(path: Path, codec: str = "lzw", dtype: str = "uint16") -> Path:
+    x_HWC = picture(64, 64, 3, dtype)
+    return write_gdal(path, x_HWC, compress=codec, blockysize=16, interleave="pixel", photometric="rgb")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -128,6 +131,14 @@ def test_a_header_that_claims_a_million_million_pixels(tmp_path: Path, codec: st
     assert_refused(tiled, "its header needs")
 
 
+@pytest.mark.parametrize("piece", ["<Item ", "<Item name", "<Item a=", "<Item>", 'a="', "a ", "a", "</Item>"])
+def test_long_nonsense_where_band_names_are_is_passed_over_at_once(tmp_path: Path, piece: str) -> None:
+    text = "<Item " + piece * (2**20 // len(piece)) + "></Item>"
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, picture(8, 8, 1, "uint8")[:, :, 0], extratags=[(42112, 2, 0, text, True)])
+    assert READER.header(path).band_names == ()
+
+
 def claim(path: Path, width: int, height: int, codec: int, data: bytes) -> None:
     """A TIFF of one 8-bit strip with those claims."""
     entries = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, codec), (262, 3, 1), (273, 4, 8),
@@ -191,6 +202,55 @@ def test_a_block_that_decodes_to_too_little(tmp_path: Path) -> None:
     patch_tag(path, offsets, [len(raw), *tag_values(path, offsets)[1:]])
     patch_tag(path, counts, [len(segment), *tag_values(path, counts)[1:]])
     assert_refused(path, "is broken", at_once=False)
+
+
+def with_second_block(path: Path, block: bytes) -> Path:
+    """The file with another second block, appended to it."""
+    raw = path.read_bytes()
+    path.write_bytes(raw + block)
+    offsets, counts = block_tags(path)
+    patch_tag(path, offsets, [tag_values(path, offsets)[0], len(raw), *tag_values(path, offsets)[2:]])
+    patch_tag(path, counts, [tag_values(path, counts)[0], len(block), *tag_values(path, counts)[2:]])
+    return path
+
+
+PICTURES: dict[str, Callable[[Array], bytes]] = {
+    "jpeg": lambda x: bytes(imagecodecs.jpeg8_encode(x, level=90, subsampling="444", **AS_STORED)),
+    "lerc": lambda x: bytes(imagecodecs.lerc_encode(x, level=0, version=4)),
+    "lerc_zstd": lambda x: bytes(imagecodecs.zstd_encode(imagecodecs.lerc_encode(x, level=0, version=4))),
+    "webp": lambda x: bytes(imagecodecs.webp_encode(x, lossless=True)),
+}
+AS_STORED = {"colorspace": "RGB", "outcolorspace": "RGB"}
+
+
+@pytest.mark.parametrize("codec", PICTURES)
+@pytest.mark.parametrize("shape", [(16, 48, 3), (512, 2048, 3), (32, 64, 3), (8, 64, 3)])
+def test_a_block_whose_own_header_claims_another_size_is_refused_unallocated(
+    tmp_path: Path, codec: str, shape: tuple[int, int, int]
+) -> None:
+    path = striped(tmp_path / "x.tif", codec, "uint8")
+    with READER.open(with_second_block(path, PICTURES[codec](np.zeros(shape, np.uint8)))) as source:
+        assert isinstance(source, TiffSource)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        with pytest.raises(UnreadableFile, match="it decodes to another size"):
+            source.read(source.header.window)
+        assert tracemalloc.get_traced_memory()[1] - before < 2**20
+
+
+def test_a_jpeg_block_coded_otherwise_than_the_first_is_refused(tmp_path: Path) -> None:
+    x_HWC = picture(16, 64, 3, "uint8")
+    grey = imagecodecs.jpeg8_encode(x_HWC[:, :, 0].copy(), level=90)
+    small = imagecodecs.jpeg8_encode(x_HWC, level=90, subsampling="420")
+    for block in (grey, small):
+        path = with_second_block(striped(tmp_path / "x.tif", "jpeg", "uint8"), bytes(block))
+        assert_refused(path, "it is coded otherwise than the first block", at_once=False)
+
+
+def test_a_lerc_block_without_a_checksum_is_refused(tmp_path: Path) -> None:
+    old = imagecodecs.lerc_encode(np.zeros((16, 64), np.uint8), level=0, version=2)
+    path = write_gdal(tmp_path / "x.tif", picture(64, 64, 1, "uint8"), compress="lerc", blockysize=16)
+    assert_refused(with_second_block(path, bytes(old)), "its LERC header is damaged", at_once=False)
 
 
 def test_a_file_that_shrinks_while_it_is_open(tmp_path: Path) -> None:

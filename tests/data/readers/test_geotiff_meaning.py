@@ -108,8 +108,8 @@ def test_a_thumbnail_before_the_image_is_passed_over(tmp_path: Path) -> None:
 def test_a_read_holds_no_more_than_its_scratch_bytes(
     tmp_path: Path, options: dict[str, object], interleave: str
 ) -> None:
-    if options.get("compress") == "webp" and interleave == "band":
-        pytest.skip("WebP has three or four samples in a block")
+    if options.get("compress") == "webp":
+        interleave = "pixel"  # WebP has three or four samples in a block
     x_HWC = picture(600, 900, 4, str(options.get("dtype", "uint16")))
     options = {name: value for name, value in options.items() if name != "dtype"}
     with READER.open(write_gdal(tmp_path / "x.tif", x_HWC, interleave=interleave, **options)) as source:

@@ -94,12 +94,16 @@ def test_tifffile_files_of_either_byte_order_equal_what_was_written(
         np.testing.assert_array_equal(source.read(source.header.window).x_HWC, x_HWC)
 
 
-def test_half_floats_stay_half_floats(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_half_floats_stay_half_floats(tmp_path: Path, compression: str, byteorder: str) -> None:
     x_HWC = picture(40, 40, 3, "float16")
     for predictor in (None, 3):
         path = tmp_path / f"{predictor}.tif"
-        tifffile.imwrite(path, x_HWC, photometric="minisblack", planarconfig="contig", compression="zlib",
-                         predictor=predictor, tile=(16, 16))  # fmt: skip
+        tifffile.imwrite(
+            path, x_HWC, photometric="minisblack", planarconfig="contig", compression=compression,
+            predictor=predictor, tile=(16, 16), byteorder=byteorder,
+        )  # fmt: skip
         with READER.open(path) as source:
             np.testing.assert_array_equal(source.read(source.header.window).x_HWC, x_HWC)
 

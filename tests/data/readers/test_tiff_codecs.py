@@ -6,6 +6,7 @@ Files are written by GDAL, and by tifffile with imagecodecs: their streams diffe
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from caudal.core.errors import UnreadableFile
 from caudal.data.readers.base import Array
@@ -183,6 +185,15 @@ def test_jpeg_whose_pixels_depend_on_the_decoder_is_left_to_gdal(
     )
     assert_equals_gdal(path, native=False)
     assert READER.header(path).codec == "jpeg"
+
+
+def test_progressive_jpeg_is_left_to_gdal(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(picture(48, 64, 1, "uint8")[:, :, 0]).save(stream, "jpeg", progressive=True)
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, iter([stream.getvalue()]), shape=(48, 64), dtype="uint8", compression="jpeg",
+                     photometric="minisblack", tile=(48, 64))  # fmt: skip
+    assert_equals_gdal(path, native=False)
 
 
 def test_a_last_jpeg_strip_as_high_as_the_others_is_cut(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def crops(data_dir: Path, folder: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.cgroup
 def test_broken_copies_of_real_files_are_read_or_refused(data_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "honest"
     folder.mkdir()
@@ -71,6 +72,6 @@ def test_broken_copies_of_real_files_are_read_or_refused(data_dir: Path, tmp_pat
     found = json.loads(ended.output.splitlines()[-1])
     ends = found["ends"]
     assert ends["read"] + ends["refused"] + ends.get("too much", 0) == COUNT
-    assert min(ends["read"], ends["refused"]) > COUNT // 5
+    assert min(ends["read"], ends["refused"]) > COUNT // 10
     assert ends.get("too much", 0) < COUNT // 20
     assert found["slowest_seconds"] < 5

@@ -3,13 +3,12 @@
 The index of blocks is packed numpy, checked against the file's size, so that a truncated or lying file is
 refused before its first pixel. What the native decoder does not cover is `Foreign`, and goes to GDAL.
 
-Block layout follows "TIFF Revision 6.0", §§8, 13-15; private tags of GDAL are 42112 and 42113, of LERC 50674.
+Block layout follows "TIFF Revision 6.0", §§8, 13-15; LERC's private tag is 50674.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from caudal.core.messages import _
 from caudal.data.readers.base import MAX_BANDS, Header, check_size
 from caudal.data.readers.files import unreadable
+from caudal.data.readers.tiff_gdal_tags import band_names, nodata_value
 from caudal.data.readers.tiff_jpeg import frame_of, tables_of
 from caudal.data.readers.tiff_lerc import PACKINGS
 from caudal.data.readers.tiff_tags import Directory, ReadInto, main_directory
@@ -154,8 +154,8 @@ def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
         block=block,
         offsets=_frozen(offsets),
         counts=_frozen(counts),
-        band_names=_band_names(tags, samples - has_alpha),
-        nodata=_nodata(tags, dtype),
+        band_names=band_names(tags, samples - has_alpha),
+        nodata=nodata_value(tags, dtype),
         has_alpha=has_alpha,
         jpeg_tables=tables_of(tags.array(347, _JPEG_TABLES_BYTES).tobytes()) if codec == JPEG else b"",
         lerc_packing=_lerc_packing(tags) if codec == LERC else 0,
@@ -301,40 +301,3 @@ def _check_index(layout: Layout) -> None:
 def _frozen(array: Counts) -> Counts:
     array.setflags(write=False)
     return array
-
-
-_ITEM = re.compile(r"<Item\b([^>]*)>([^<]*)</Item>")
-_ATTRIBUTE = re.compile(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']")
-_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
-
-
-def _band_names(tags: Directory, bands: int) -> tuple[str, ...]:
-    """Band descriptions from GDAL's metadata, matched as text: no XML parser sees a stranger's file."""
-    names = [""] * bands
-    for attributes, text in _ITEM.findall(tags.text(42112)):
-        item = dict(_ATTRIBUTE.findall(attributes))
-        sample = item.get("sample", "")
-        if (
-            item.get("name") == "DESCRIPTION"
-            and sample.isdecimal()
-            and len(sample) < 5
-            and int(sample) < bands
-        ):
-            for entity, character in 2 * _ENTITIES:  # GDAL escapes a name twice
-                text = text.replace(entity, character)
-            names[int(sample)] = text
-    return tuple(names) if any(names) else ()
-
-
-def _nodata(tags: Directory, dtype: np.dtype[Any]) -> float | None:
-    """The value that marks missing pixels; `None` where the type cannot hold it, as GDAL has it."""
-    try:
-        value = float(tags.text(42113).strip().replace(",", "."))
-    except ValueError:
-        return None
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            held = float(dtype.type(value))
-        return held if math.isfinite(held) or not math.isfinite(value) else None
-    limits = np.iinfo(dtype)
-    return value if value.is_integer() and limits.min <= value <= limits.max else None

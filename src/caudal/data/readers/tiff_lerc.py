@@ -25,7 +25,7 @@ PACKINGS = {0: "", 1: "_deflate", 2: "_zstd"}
 _MAGIC = b"Lerc2 "
 _VERSIONS_WITH_CHECKSUM = (3, 4, 5, 6)
 _LEAST_BYTES = 42
-_SPARE_BYTES = 2**16
+_SPARE_BYTES = 2**14
 
 
 def decode_lerc(
@@ -39,7 +39,8 @@ def decode_lerc(
     """
     height, width, samples = shape
     try:
-        data = _unpacked(block, packing, 2 * height * width * samples * dtype.itemsize + _SPARE_BYTES)
+        size = height * width * samples * dtype.itemsize
+        data = _unpacked(block, packing, size + size // 4 + _SPARE_BYTES)
         blobs, depth = _blobs(data, height, width)
         alpha = int(has_alpha and dtype == np.uint8 and (blobs, depth) == (1, samples - 1))
         if (blobs, depth) != (samples, 1) and (blobs, depth) != (1, samples - alpha):

@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 
 from caudal.core.geometry import Window
+from caudal.core.messages import _
 from caudal.data.readers.base import Array
 from caudal.data.readers.tiff_blocks import Group, broken, gather
 from caudal.data.readers.tiff_jpeg import decode_jpeg
@@ -70,4 +71,6 @@ def _decode(layout: Layout, data: bytes, rows: int) -> Array:
         imagecodecs.webp_decode(data, hasalpha=samples == 4, out=x_HWC)
     except imagecodecs.WebpError as error:
         raise ValueError(str(error)) from None
+    except ValueError:  # its own header asks for another array
+        raise ValueError(_("it decodes to another size")) from None
     return x_HWC

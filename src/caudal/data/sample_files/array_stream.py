@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -22,6 +23,8 @@ from caudal.data.sample_files.number_types import refuse_objects
 PIECE_BYTES = 1 << 20
 _MOST_HEADER_BYTES = 10_000  # what NumPy itself accepts from a file that it does not trust
 _PREFIX_BYTES = 12  # magic, version, and the header's length in two bytes or, since version 2, in four
+# NumPy parses headers with `ast`, whose depth count is not safe from threads in Python 3.11 (SystemError).
+_PARSING = threading.Lock()
 _READ = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -87,7 +90,8 @@ def array_header(stream: IO[bytes], path: Path, array: str, held_bytes: int) -> 
     text = io.BytesIO(head + stream.read(start - _PREFIX_BYTES))
     try:
         np.lib.format.read_magic(text)
-        shape, fortran, dtype = _READ[version](text, max_header_size=_MOST_HEADER_BYTES)
+        with _PARSING:
+            shape, fortran, dtype = _READ[version](text, max_header_size=_MOST_HEADER_BYTES)
     except Exception as error:  # NumPy's parser raises of every kind on what is no header
         raise broken from error
     refuse_objects(path, array, dtype)

@@ -59,8 +59,8 @@ class Part:
     is set for files in which the bytes lie as they do in memory (C order, native byte order): the offset
     of each sample's first byte, for every field; then nothing has to be decoded, and `ends` may say that
     every sample is a block. `checks` (blocks, fields) are the CRC-32 of each field's bytes, where the file
-    has them; then `ends` says what they cover. `scratch_bytes` is the most that `read` holds beside its result, for one block.
-    `left_out` are sentences about what of the file is not read.
+    has them; then `ends` says what they cover. `scratch_bytes` is the most that `read` holds beside its
+    result, for one block. `left_out` are sentences about what of the file is not read.
     """
 
     fields: tuple[Field, ...]
@@ -93,7 +93,7 @@ class SampleReader(Protocol):
         ...
 
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
-        """Decode block `block` into `into`: an array for each field, as large as the block's samples together.
+        """Decode block `block` into `into`: an array for each field, as large as the samples together.
 
         Never called for parts with `places`: their bytes are fetched as they are. Safe from several threads.
 

@@ -166,7 +166,8 @@ def stream(
     where = _rank(rank, world_size)
     if patch_px is not None:
         return Stream(_patches(data, patch_px, batch_size, budget, seed, workers, where), epochs, headspace)
-    found = open_set(str(data), samples, resize, scaled, workers)
+    size = (int(resize[0]), int(resize[1])) if resize is not None else None
+    found = open_set(str(data), samples, size, scaled, workers)
     if node_budget is not None and not any(one.name == "x" and one.ragged for one in found.fields):
         raise UsageError(
             _("node_budget counts rows of the field “x”, and these samples have none that is ragged."),

@@ -1,0 +1,145 @@
+"""Puts samples into batches: what a thread of the stream does without holding the stream's lock.
+
+A batch lies in a lease of the ring, field after field. Large samples are read to their place one by one, or
+taken as they lie in the page cache; small ones are gathered from cells. When and in which order is the
+matter of `sample_stream`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from caudal.core.errors import UnreadableFile
+from caudal.data import mapped
+from caudal.data.batches import Batch
+from caudal.data.cells import Cells
+from caudal.data.mapped import MappedFiles
+from caudal.data.open_parts import OpenParts
+from caudal.data.quarantine import Quarantine
+from caudal.data.sample_files.base import Array, Ints
+from caudal.data.sample_set import SampleSet
+from caudal.data.steps import Step
+from caudal.memory.arena import Arena
+from caudal.memory.ring import RingLease
+
+
+@dataclass
+class Job:
+    """A batch on its way. `pending` pieces of it are not there yet."""
+
+    step: Step
+    samples: Ints
+    visits: Ints
+    ends_step: bool
+    nbytes: int
+    lease: RingLease | None = None
+    batch: Batch | None = None
+    pending: int = 0
+    gathered: bool = False
+    apart: dict[str, list[Array]] = field(default_factory=dict)
+    replaced: bool = False
+
+    @property
+    def made(self) -> Batch:
+        """The batch, once it is laid out."""
+        assert self.batch is not None
+        return self.batch
+
+
+class Assembly:
+    """Reads the samples of a set into batches. Safe from several threads, each with its own piece."""
+
+    def __init__(self, samples: SampleSet, quarantine: Quarantine) -> None:
+        self._set, self._quarantine = samples, quarantine
+        self._parts = OpenParts(samples)
+        self._mapped = MappedFiles(samples) if mapped.pays(samples) else None
+        self._ragged = [one.name for one in samples.stored if one.ragged]
+
+    def lay_out(self, job: Job, samples: Ints) -> None:
+        """The arrays of a batch, in its lease."""
+        assert job.lease is not None
+        arrays, ends, at = {}, {}, 0
+        for one in self._set.fields:
+            if one.ragged:
+                ends[one.name] = np.cumsum(self._set.rows(one.name, samples))
+                rows = int(ends[one.name][-1]) if len(samples) else 0
+                shape = (rows, *one.row_shape)
+            else:
+                shape = (len(samples), *one.row_shape)
+            arrays[one.name] = job.lease.array(shape, one.dtype, at)
+            at += Arena.size_of(arrays[one.name].nbytes) if arrays[one.name].nbytes else 0
+        for name, values in self._set.columns.extra.items():
+            arrays[name][:] = values[samples]
+        job.batch = Batch(arrays, ends, samples.copy(), job.step.epoch, job.ends_step)
+        if self._mapped and len(samples):
+            job.apart = {name: job.batch.set_apart(name) for name in self._ragged}
+
+    def read(self, job: Job, piece: Ints) -> None:
+        """Read the samples at the places `piece` of a batch."""
+        for k in piece.tolist():
+            sample = int(job.samples[k])
+            if self._mapped and self._take_as_it_lies(job, k):
+                continue
+            views = {}
+            for one in self._set.stored:
+                found: Any = job.made.numpy(one.name)
+                views[one.name] = found[k] if one.ragged else found[k : k + 1]
+            taken = self._quarantine.read(self._parts, sample, views)
+            if taken != sample:
+                job.made.samples[k], job.replaced = taken, True
+                for name, values in self._set.columns.extra.items():
+                    job.made.numpy(name)[k] = values[taken]
+
+    def _take_as_it_lies(self, job: Job, k: int) -> bool:
+        """Put the ragged fields of a sample into the batch as they lie in the page cache; false if broken."""
+        assert self._mapped
+        sample, ragged = int(job.samples[k]), set(self._ragged)
+        fixed = {
+            one.name: job.made.numpy(one.name)[k : k + 1]
+            for one in self._set.stored
+            if one.name not in ragged
+        }
+        try:
+            rows = {one.name: self._mapped.sample(one, sample) for one in self._set.stored if one.ragged}
+            self._parts.read(sample, sample + 1, fixed)
+            self._parts.check(sample, sample + 1, rows)
+        except UnreadableFile:
+            return False  # then it is read, tried again, and replaced
+        for name, array in rows.items():
+            job.apart[name][k] = array
+        return True
+
+    def shorten(self, job: Job) -> None:
+        """Close the gaps that substitutes left: they are no longer than what they stand for."""
+        job.made.shorten({name: self._set.rows(name, job.made.samples) for name in self._ragged})
+
+    def load(self, cells: Cells, block: int, cell: int) -> None:
+        """Read a block into a cell."""
+        first, last = self._set.block_begin(block), int(self._set.columns.block_ends[block])
+        self._quarantine.read_block(self._parts, first, last, cells.views(cell, block))
+
+    def gather(self, job: Job, cells: Cells, cell_of: dict[int, int], first_visit: int) -> None:
+        """Make a batch of samples whose blocks lie in `cell_of[first_visit + visit]`.
+
+        Raises:
+            DataError: nothing can stand in for a broken sample.
+        """
+        samples, visits = self._quarantine.substitutes(job.step, job.samples, job.visits)
+        if samples is not job.samples and int(self._set.sample_bytes(samples).sum()) > job.nbytes:
+            raise self._quarantine.no_substitute(int(job.samples[0]))
+        self.lay_out(job, samples)
+        where = np.array([cell_of[first_visit + visit] for visit in visits.tolist()], np.int64)
+        into = {}
+        for one in self._set.stored:
+            found: Any = job.made.numpy(one.name)
+            into[one.name] = found.values if one.ragged else found
+        cells.gather(samples, where, into)
+
+    def close(self) -> None:
+        """Close every file."""
+        self._parts.close()
+        if self._mapped:
+            self._mapped.close()
