@@ -87,9 +87,10 @@ class SampleStream:
         self._tasks = deque[Task]()
         self._lingering: list[tuple[int, list[object]]] = []
         self._cell_of: dict[int, int] = {}  # visit → cell
-        self._loaded: set[int] = set()
+        self._loaded: set[int] = set()  # visits from `_all_loaded` on whose blocks are there
         self._kept: dict[int, int] = {}  # block → cell, kept over epochs
-        self._oldest = self._next_visit = -1  # visits before `_oldest` are over
+        self._kept_cells: set[int] = set()
+        self._oldest = self._next_visit = self._all_loaded = -1  # visits before `_oldest` are over
         self._turns: dict[int, Turns] = {}
         self._changed = threading.Condition()
         self._tuner, self._working = Tuner(threads), 0
@@ -116,7 +117,8 @@ class SampleStream:
 
     def _all_steps(self, epoch: int, position: int) -> Iterator[Step]:
         for one in range(epoch, self._epochs):
-            steps = Steps(self._set, self._turns_of(one), one, self._cut, self._rank)
+            most = self._size.cells or 2**62
+            steps = Steps(self._set, self._turns_of(one), one, self._cut, self._rank, most)
             yield from steps.after(position)
             position = 0
 
@@ -130,10 +132,10 @@ class SampleStream:
         pieces = self._size.parts(sizes)
         for k, (i, j) in enumerate(pieces):
             nbytes = int(sizes[i:j].sum()) + len(self._set.fields) * ALIGNMENT_BYTES
-            last = k == len(pieces) - 1
+            last = k == len(pieces) - 1 and step.ends
             self._upcoming.append(Job(step, step.samples[i:j], step.visits[i:j], last, nbytes))
         if self._next_visit < 0:  # where the run begins, or goes on
-            self._oldest = self._next_visit = self._visit(step, step.first_open)
+            self._oldest = self._next_visit = self._all_loaded = self._visit(step, step.first_open)
         self._release_blocks()
 
     def _visit(self, step: Step, visit: int) -> int:
@@ -216,8 +218,14 @@ class SampleStream:
     # Small samples, by block ----------------------------------------------------------------------------
 
     def _is_loaded(self, step: Step) -> bool:
-        first = self._visit(step, step.first_open)
-        return all(v in self._loaded for v in range(first, self._visit(step, step.first_closed)))
+        return self._visit(step, step.first_closed) <= self._all_loaded
+
+    def _has_loaded(self, visit: int) -> None:
+        """Note that a visit's block is there; with the lock held."""
+        self._loaded.add(visit)
+        while self._all_loaded in self._loaded:
+            self._loaded.discard(self._all_loaded)
+            self._all_loaded += 1
 
     def _next_load(self) -> Task | None:
         assert self._cells
@@ -230,7 +238,7 @@ class SampleStream:
             block = int(self._turns_of(epoch).blocks(within, within + 1)[0])
             if block in self._kept:
                 self._cell_of[visit] = self._kept[block]
-                self._loaded.add(visit)
+                self._has_loaded(visit)
                 self.meter.blocks_kept += 1
                 self._next_visit += 1
                 self._plan()
@@ -252,9 +260,10 @@ class SampleStream:
         with self._changed:
             self.meter.read_seconds += time.perf_counter() - began
             self.meter.blocks_read += 1
-            self._loaded.add(visit)
-            if len(self._kept) < self._size.kept_cells:  # never given up again: the same hits in every epoch
-                self._kept.setdefault(block, cell)
+            self._has_loaded(visit)
+            if len(self._kept) < self._size.kept_cells and block not in self._kept:
+                self._kept[block] = cell  # never given up again: the same hits in every epoch
+                self._kept_cells.add(cell)
             self._changed.notify_all()
 
     def _gather(self, job: Job) -> None:
@@ -276,12 +285,10 @@ class SampleStream:
         if waiting is None:
             return
         until = self._visit(waiting.step, waiting.step.first_open)
-        kept = set(self._kept.values())
         while self._oldest < until:
             cell = self._cell_of.pop(self._oldest, None)
-            self._loaded.discard(self._oldest)
             self._oldest += 1
-            if cell is not None and cell not in kept:
+            if cell is not None and cell not in self._kept_cells:
                 self._cells.free.append(cell)
         self._changed.notify_all()
 

@@ -37,7 +37,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Step:
-    """The samples of one step: `samples` and `visits` of this rank, of `all_samples` of every rank."""
+    """The samples of one step, or of a part of it that is not the last (`ends` is false then).
+
+    `samples` and `visits` are this rank's, of `all_samples` and `all_visits` of every rank.
+    """
 
     epoch: int
     first: int
@@ -48,13 +51,23 @@ class Step:
     all_visits: Ints
     first_open: int
     first_closed: int
+    ends: bool
 
 
 class Steps:
-    """The steps of one epoch."""
+    """The steps of one epoch; one that needs more than `most_visits` blocks at once comes in parts."""
 
-    def __init__(self, samples: SampleSet, turns: Turns, epoch: int, cut: Cut, rank: Rank) -> None:
+    def __init__(
+        self,
+        samples: SampleSet,
+        turns: Turns,
+        epoch: int,
+        cut: Cut,
+        rank: Rank,
+        most_visits: int = 2**62,
+    ) -> None:
         self._set, self._turns, self._epoch, self._cut, self._rank = samples, turns, epoch, cut, rank
+        self._most_visits = most_visits
 
     def __len__(self) -> int:
         """How many there are; with a budget all of the epoch is laid out for it."""
@@ -77,19 +90,30 @@ class Steps:
             last, drawn = self._last(position)
             if self._cut.drop_last and not self._cut.budget and last - position < self._cut.batch:
                 return
-            own = slice(self._rank.rank, None, self._rank.world)
-            yield Step(
-                self._epoch,
-                position,
-                last,
-                drawn.sample[own],
-                drawn.visit[own],
-                drawn.sample,
-                drawn.visit,
-                drawn.first_open,
-                drawn.first_closed,
-            )
+            yield from self._parts(position, last, drawn, 0)
             position = last
+
+    def _parts(self, first: int, last: int, drawn: Drawn, skipped: int, ends: bool = True) -> Iterator[Step]:
+        """The step, halved until each part needs few enough blocks; `skipped` positions of it came before."""
+        if drawn.first_closed - drawn.first_open > self._most_visits and last - first > 1:
+            middle = (first + last) // 2
+            yield from self._parts(first, middle, self._turns.draw(first, middle), skipped, False)
+            late = self._turns.draw(middle, last)
+            yield from self._parts(middle, last, late, skipped + middle - first, ends)
+            return
+        own = slice((self._rank.rank - skipped) % self._rank.world, None, self._rank.world)
+        yield Step(
+            self._epoch,
+            first,
+            last,
+            drawn.sample[own],
+            drawn.visit[own],
+            drawn.sample,
+            drawn.visit,
+            drawn.first_open,
+            drawn.first_closed,
+            ends,
+        )
 
     def _last(self, position: int) -> tuple[int, Drawn]:
         last = min(position + self._cut.batch, self._turns.samples)
@@ -105,6 +129,7 @@ class Steps:
                 ),
                 _("Give a larger budget of rows, or leave that sample out."),
             )
-        if taken == len(costs):
-            return last, drawn
-        return position + taken, self._turns.draw(position, position + taken)
+        if taken < len(costs):
+            shorter = Drawn(drawn.sample[:taken], drawn.visit[:taken], drawn.first_open, drawn.first_closed)
+            return position + taken, shorter
+        return last, drawn

@@ -14,6 +14,7 @@ from caudal.data.cells import CellSize
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.shuffle_quality import blocks_for, effective_share
+from caudal.data.turns import group_size
 from caudal.memory.arena import ALIGNMENT_BYTES
 
 WANTED_SHARE = 0.98  # a shuffle that nobody could tell from a perfect one
@@ -74,7 +75,6 @@ class StreamSize:
         ends = samples.columns.block_ends
         blocks = len(ends)
         mean = len(samples) / blocks
-        span = -(-batch // max(1, int(mean))) + 2  # a batch may reach over so many turns
         rho = 1.0 if correlation is None else correlation
         wanted, least = 1, 1
         if shuffle:
@@ -87,7 +87,10 @@ class StreamSize:
         # What is left for blocks with two threads decides the order, so that other numbers do not change it.
         order_room = int(ram) - own - 2 * samples.scratch_bytes
         ring = max(largest, min(wanted_ring, min(room, order_room) // 3))
-        most_open = _most_open((order_room - ring) // cell.nbytes, blocks, span)
+        order_cells = (order_room - ring) // cell.nbytes
+        group = group_size(min(order_cells, blocks), mean) if shuffle else 1
+        span = (-(-batch // max(1, int(mean * group))) + 2) * group  # turns that a batch may reach over
+        most_open = _most_open(order_cells, blocks, span)
         cells = min((room - ring) // cell.nbytes, blocks + threads)
         opened = min(wanted, most_open)
         if most_open < least or _most_open(cells, blocks, span) < opened:

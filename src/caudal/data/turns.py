@@ -1,11 +1,11 @@
 """Which sample comes when, for samples that lie in blocks: a pure function of (seed, epoch, position).
 
-Blocks are visited in the order of a permutation, and k of them are open at any time. An epoch of V blocks
-has V - k + 1 turns; in turn t the blocks t … t + k - 1 are open, and each gives the k-th part of its samples
-(in the first and the last turn, what would have come before and after as well). Those of one turn are
-shuffled among each other. So samples are always drawn across k blocks, the first and
-the last turns included, and any turn can be worked out without the ones before it: an index of a million
-samples starts at once, and the state to resume from is one position.
+Blocks are visited in the order of a permutation, some at a time (a group), and k groups are open at any time.
+An epoch of G groups has G - k + 1 turns; in turn t the groups t … t + k - 1 are open, and each gives the k-th
+part of its samples (in the first and the last turn, what would have come before and after as well). Those of
+one turn are shuffled among each other. So samples are always drawn across all open blocks, the first and the
+last turns included, and any turn can be worked out without the ones before it: an index of a million samples
+starts at once, and the state to resume from is one position. Groups are so large that a turn is worth it.
 
 Threads, ranks and resumes change who does the work, never what is done.
 """
@@ -22,6 +22,7 @@ from caudal.core.seeds import generator
 from caudal.data.permutation import permute
 
 Ints = npt.NDArray[np.int64]
+_TURN_SAMPLES = 512
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,36 @@ class Drawn:
 
 
 class Turns:
-    """One epoch over blocks that end before the samples `ends`; `open_blocks` of them are open at once.
+    """One epoch over blocks that end before the samples `ends`; about `open_blocks` of them are open at once.
 
-    Without `shuffle` the samples come as they lie, one block after the other.
+    Never more than `open_blocks`, and fewer by less than a group. Without `shuffle` the samples come as they
+    lie, one block after the other.
     """
 
     def __init__(self, ends: Ints, open_blocks: int, seed: int, epoch: int, shuffle: bool = True) -> None:
-        self.samples = int(ends[-1])
-        self.visits = len(ends)
-        self.open_blocks = max(1, min(open_blocks, self.visits)) if shuffle else 1
-        self.turns = self.visits - self.open_blocks + 1
-        self._ends, self._seed, self._epoch, self._shuffle = ends, seed, epoch, shuffle
+        self.samples, self.visits = int(ends[-1]), len(ends)
+        self._seed, self._epoch, self._shuffle = seed, epoch, shuffle
         # Blocks of one sample need no table: a million of them would take a tenth of a second.
         self._single = self.visits == self.samples
-        if not self._single:
-            visits = np.arange(self.visits, dtype=np.int64)
-            self._block = permute(visits, self.visits, seed, epoch) if shuffle else visits
-            self._before = np.concatenate([[0], np.cumsum(self._counts(self._block))])
-        self._own_order = lru_cache(2 * self.open_blocks + 2)(self._draw_own_order)
+        if self._single:
+            return
+        visits = np.arange(self.visits, dtype=np.int64)
+        self._block = permute(visits, self.visits, seed, epoch) if shuffle else visits
+        self._first = np.where(self._block > 0, ends[np.maximum(self._block, 1) - 1], 0)
+        counts = ends[self._block] - self._first
+        wanted = max(1, min(open_blocks, self.visits)) if shuffle else 1
+        self._group = group_size(wanted, self.samples / self.visits)
+        self._edges = np.append(np.arange(0, self.visits, self._group), self.visits)
+        before = np.concatenate([[0], np.cumsum(counts)])
+        self._before = before[self._edges]  # samples of the groups before each
+        self._sizes, self._counts = np.diff(self._before), counts
+        groups = len(self._sizes)
+        self._open = groups if wanted == self.visits else max(1, wanted // self._group)
+        self.open_blocks = min(self._open * self._group, self.visits)
+        self.turns = groups - self._open + 1
+        self._own_order = lru_cache(2 * self._open + 2)(self._draw_own_order)
         self._turn = lru_cache(4)(self._draw_turn)
+        self._mark = (0, 0)  # a turn, and how many samples come before it
 
     def blocks(self, first: int, last: int) -> Ints:
         """The blocks of the visits `first` … `last` - 1."""
@@ -72,9 +84,9 @@ class Turns:
         assert 0 <= first < last <= self.samples
         if self._single:
             return Drawn(self.blocks(first, last), np.arange(first, last, dtype=np.int64), first, last)
-        start = self._turn_at(first)
-        stop, reached = start, self.given_before(start)
-        samples, visits, offset = [], [], first - reached
+        start, reached = self._mark = self._turn_at(first)
+        stop, offset = start, first - reached
+        samples, visits = [], []
         while reached < last:
             sample, visit = self._turn(stop)
             samples.append(sample)
@@ -82,20 +94,15 @@ class Turns:
             reached += len(sample)
             stop += 1
         span = slice(offset, offset + last - first)
-        return Drawn(
-            np.concatenate(samples)[span],
-            np.concatenate(visits)[span],
-            start,
-            min(stop - 1 + self.open_blocks, self.visits),
-        )
+        closed = min((stop - 1 + self._open) * self._group, self.visits)
+        return Drawn(np.concatenate(samples)[span], np.concatenate(visits)[span], start * self._group, closed)
 
     def given_before(self, turn: int) -> int:
         """How many samples the turns before `turn` give."""
         if turn >= self.turns:
             return self.samples
-        over = int(self._before[min(turn, self.visits)])  # these visits are over
-        alive = np.arange(turn, min(turn + self.open_blocks, self.visits))
-        return over + int(self._given(alive, turn, self._counts(self._block[alive])).sum())
+        over = int(self._before[turn])  # these groups are over
+        return over + int(self._given(np.arange(turn, turn + self._open), turn).sum())
 
     def most_open(self, batch: int) -> int:
         """How many visits are open at once, at the most, while batches of `batch` samples are made."""
@@ -105,55 +112,58 @@ class Turns:
         lasts = np.minimum(firsts + batch, self.samples) - 1
         starts = np.array([self.given_before(t) for t in range(self.turns)], np.int64)
         spans = np.searchsorted(starts, lasts, "right") - np.searchsorted(starts, firsts, "right")
-        return min(int(spans.max()) + self.open_blocks, self.visits)
+        return min((int(spans.max()) + self._open) * self._group, self.visits)
 
-    def _counts(self, blocks: Ints) -> Ints:
-        begins = np.where(blocks > 0, self._ends[np.maximum(blocks, 1) - 1], 0)
-        counts: Ints = self._ends[blocks] - begins
-        return counts
-
-    def _given(self, alive: Ints, turn: int, counts: Ints) -> Ints:
-        """How many samples each of the visits open in `turn` has given before it."""
-        age = turn - (alive - self.open_blocks + 1)
-        given: Ints = age * counts // self.open_blocks if turn else np.zeros_like(counts)
+    def _given(self, alive: Ints, turn: int) -> Ints:
+        """How many samples each of the groups open in `turn` has given before it."""
+        age = turn - (alive - self._open + 1)
+        given: Ints = age * self._sizes[alive] // self._open if turn else np.zeros(len(alive), np.int64)
         return given
 
-    def _turn_at(self, position: int) -> int:
+    def _turn_at(self, position: int) -> tuple[int, int]:
+        """The turn of a position, and how many samples come before that turn."""
+        turn, before = self._mark
+        if before <= position < before + len(self._turn(turn)[0]):  # as it is, step after step
+            return turn, before
         low, high = 0, self.turns - 1
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.given_before(middle) <= position else (low, middle - 1)
-        return low
+        return low, self.given_before(low)
 
-    def _draw_own_order(self, visit: int) -> Ints:
-        block = int(self._block[visit])
-        begin = int(self._ends[block - 1]) if block else 0
-        count = int(self._ends[block]) - begin
+    def _draw_own_order(self, group: int) -> tuple[Ints, Ints]:
+        """The samples of a group, mixed, and the visits that they come from."""
+        visits = np.arange(self._edges[group], self._edges[group + 1])
+        counts = self._counts[visits]
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        samples, visit = np.repeat(self._first[visits], counts) + within, np.repeat(visits, counts)
         if not self._shuffle:
-            return np.arange(begin, begin + count, dtype=np.int64)
-        return begin + generator(self._seed, "block", self._epoch, block).permutation(count).astype(np.int64)
+            return samples, visit
+        mixed = generator(self._seed, "group", self._epoch, group).permutation(len(samples))
+        return samples[mixed], visit[mixed]
 
     def _draw_turn(self, turn: int) -> tuple[Ints, Ints]:
-        alive = np.arange(turn, min(turn + self.open_blocks, self.visits))
-        counts = self._counts(self._block[alive])
-        begins = self._given(alive, turn, counts)
-        goes_on = (alive > turn) & (turn + 1 < self.turns)
-        ends = np.where(goes_on, self._given(alive, turn + 1, counts), counts)
-        giving = np.flatnonzero(
-            ends > begins
-        )  # few of them, where more blocks are open than a block has samples
-        alive = alive[giving]
+        alive = np.arange(turn, turn + self._open)
+        begins, goes_on = self._given(alive, turn), (alive > turn) & (turn + 1 < self.turns)
+        ends = np.where(goes_on, self._given(alive, turn + 1), self._sizes[alive])
+        giving = np.flatnonzero(ends > begins)
+        if not len(giving):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
         shares = [
-            self._own_order(visit)[i:j]
-            for visit, i, j in zip(
-                alive.tolist(), begins[giving].tolist(), ends[giving].tolist(), strict=True
+            (samples[i:j], visits[i:j])
+            for group, i, j in zip(
+                alive[giving].tolist(), begins[giving].tolist(), ends[giving].tolist(), strict=True
             )
+            for samples, visits in [self._own_order(group)]
         ]
-        if not shares:
-            return np.empty(0, np.int64), alive
-        sample = np.concatenate(shares)
-        visits = np.repeat(alive, [len(share) for share in shares])
+        sample = np.concatenate([samples for samples, _visits in shares])
+        visit = np.concatenate([visits for _samples, visits in shares])
         if not self._shuffle:
-            return sample, visits
+            return sample, visit
         mixed = generator(self._seed, "turn", self._epoch, turn).permutation(len(sample))
-        return sample[mixed], visits[mixed]
+        return sample[mixed], visit[mixed]
+
+
+def group_size(open_blocks: int, mean_samples: float) -> int:
+    """Blocks of a group: enough for a turn of some hundred samples, at most an eighth of the open ones."""
+    return max(1, min(-(-_TURN_SAMPLES // max(1, int(mean_samples))), open_blocks // 8))

@@ -1,7 +1,7 @@
 """The packed blocks of an output, all levels, in an unnamed file until their places in the output are known.
 
-Knows how the pixels of a block become a TIFF's bytes and back (predictor, codec). Knows no directory of a
-TIFF, that is `cog`, and not what the levels mean.
+Knows how the pixels of a block become a TIFF's bytes (predictor, codec). Knows no directory of a TIFF, which
+is the matter of `cog`, and not what the levels mean.
 
 Shapes: H rows, W columns, B bands, the order in which a TIFF's pixels lie.
 """
@@ -46,21 +46,11 @@ class Packing:
         encode: Any = imagecodecs.deflate_encode if self.codec == "deflate" else imagecodecs.zstd_encode
         return bytes(encode(x_HWB, level=_LEVEL[self.codec]))
 
-    def unpack(self, data: Any, like_HWB: Array) -> Array:
-        """The pixels that were packed, written into `like_HWB` or given anew."""
-        decode: Any = imagecodecs.deflate_decode if self.codec == "deflate" else imagecodecs.zstd_decode
-        decode(data, out=like_HWB.reshape(-1).view(np.uint8).data)
-        if self.predictor == 2:
-            imagecodecs.delta_decode(like_HWB, axis=-2, out=like_HWB)
-        elif self.predictor == 3:
-            return np.asarray(imagecodecs.floatpred_decode(like_HWB, axis=-2))
-        return like_HWB
-
 
 class Blocks:
     """Blocks of `block_px`² by level, row and column; `sizes` are the levels' heights and widths in px.
 
-    `put` and `get` may be called from several threads, each block being put once.
+    `put` may be called from several threads, for each block once.
 
     Raises:
         OSError: from any call; `ENOSPC` without room in `folder`.
@@ -120,13 +110,6 @@ class Blocks:
         if value not in self._packed:
             self._packed[value] = self._packing.pack(x_HWB)
         return self._packed[value]
-
-    def get(self, level: int, row: int, col: int) -> Array:
-        """The pixels of a block's `area`."""
-        data = memoryview(self.framed(level, row, col))[FRAME_BYTES:-FRAME_BYTES]
-        whole = np.empty((self.block_px, self.block_px, self.bands), self.dtype)
-        area = self.area(level, row, col)
-        return self._packing.unpack(data, whole)[: area.height, : area.width]
 
     def framed(self, level: int, row: int, col: int) -> bytearray:
         """A packed block between its frames: its size before, its last bytes after."""

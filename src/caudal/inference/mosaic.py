@@ -1,8 +1,9 @@
 """Writes finished windows as a Cloud-Optimized GeoTIFF, which is there whole or not at all.
 
-Blocks are packed as they become whole and wait in an unnamed file; overviews are made of them; then all are
-laid out in `NAME.part`, which is verified, synced and renamed. Whatever goes wrong before, nothing stands
-under the final name and no temporary is left. What the pixels mean is not known here.
+As soon as a block is whole it is packed, to wait in an unnamed file, and halved, to be a quarter of a block
+of the next coarser level. At last all are laid out in `NAME.part`, which is verified, synced and renamed.
+Whatever goes wrong before, nothing stands under the final name and no temporary is left. What the pixels mean
+is not known here.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from caudal.core.units import MIB, Bytes
 from caudal.inference.blocks import Blocks, Codec, Packing
 from caudal.inference.cog import Tags, tags_of, write_cog
 from caudal.inference.patchwork import Patchwork
-from caudal.inference.pyramid import How, build_overviews, level_sizes
+from caudal.inference.pyramid import How, halve, level_sizes
 
 BLOCK_PX = 512
 MOST_THREADS = 4  # each holds some blocks
 _BLOCKS_A_THREAD = 2  # packed at once: enough that no thread waits long for the last
-HELD_BLOCKS = 6  # by a thread that makes overviews: packed, decoded, in quarters, compared, coarser, packed
+HELD_BLOCKS = 6  # by a thread: two that wait, one with its predictor, one packed, in quarters, compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,9 @@ class CogWriter:
             sizes = level_sizes(layout.height, layout.width)
             self._blocks = Blocks(folder, sizes, block_px, bands, layout.dtype, layout.nodata, packing)
             stack.callback(self._blocks.close)
-            self._patches = Patchwork(folder, layout.height, layout.width, block_px, bands, layout.dtype)
-            stack.callback(self._patches.close)
+            self._levels = [Patchwork(folder, *size, block_px, bands, layout.dtype) for size in sizes]
+            for level in self._levels:
+                stack.callback(level.close)
             self._pool = stack.enter_context(ThreadPoolExecutor(self._threads, "caudal-blocks"))
             self._stack = stack.pop_all()
         return self
@@ -150,7 +152,7 @@ class CogWriter:
         `x_CHW` is kept for a while: it is not to be written into again.
         """
         with disk_errors(self.path, x_CHW.nbytes + MIB):
-            for row, col, x_HWB in self._patches.add(window, x_CHW):
+            for row, col, x_HWB in self._levels[0].add(window, x_CHW.transpose(1, 2, 0)):
                 # A view of a part would hold the whole.
                 self._waiting.append((row, col, np.ascontiguousarray(x_HWB)))
                 if len(self._waiting) == self._threads * _BLOCKS_A_THREAD:
@@ -158,11 +160,21 @@ class CogWriter:
 
     def _pack(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for _done in self._pool.map(lambda one: self._blocks.put(0, *one), waiting):
+        for _done in self._pool.map(lambda one: self._put(0, *one), waiting):
             pass
 
+    def _put(self, level: int, row: int, col: int, x_HWB: npt.NDArray[Any]) -> None:
+        """Pack a block, and hand what it makes of a coarser one on."""
+        self._blocks.put(level, row, col, x_HWB)
+        if level + 1 < len(self._levels):
+            half_BHW = halve(x_HWB.transpose(2, 0, 1), self.layout.overview, self._blocks.nodata)
+            half_px = self._blocks.block_px // 2
+            window = Window(row * half_px, col * half_px, *half_BHW.shape[1:])
+            for coarse in self._levels[level + 1].add(window, half_BHW.transpose(1, 2, 0)):
+                self._put(level + 1, *coarse)
+
     def finish(self) -> None:
-        """Make the overviews and the COG, verify it, and give it its name.
+        """Lay out the COG, verify it, and give it its name.
 
         Raises:
             DiskFull: there was no room.
@@ -171,7 +183,6 @@ class CogWriter:
         with disk_errors(self.path, MIB):
             self._pack()
             assert self._blocks.packed_bytes(0).all(), "a pixel was never written"
-            build_overviews(self._blocks, self.layout.overview, self._pool)
             with self._part.open("wb", buffering=MIB) as file:
                 size_bytes = write_cog(file, self._tags, self._blocks)
             self._verify(size_bytes)

@@ -1,13 +1,14 @@
-"""Cuts finished windows into the blocks of an output; blocks that several windows fill wait in a file.
+"""Cuts finished windows into the blocks of an image; blocks that several windows fill wait in a file.
 
 Where windows start and end with blocks nothing waits and nothing is copied. Packs nothing and knows no file
 format.
 
-Shapes: B bands, H rows, W columns.
+Shapes: H rows, W columns, B bands.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ Array = npt.NDArray[Any]
 
 
 class Patchwork:
-    """Blocks of `block_px`² of an output of `height` × `width` px, each given out once it is whole.
+    """Blocks of `block_px`² of an image of `height` × `width` px, each given out once it is whole.
+
+    `add` may be called from several threads at once.
 
     Raises:
         OSError: from `add`; `ENOSPC` without room in `folder`.
@@ -34,25 +37,29 @@ class Patchwork:
         self._folder, self._size, self._block_px = folder, (height, width), block_px
         self._bands, self._dtype = bands, dtype
         self._row_bytes = block_px * bands * dtype.itemsize
+        self._lock = threading.Lock()
         self._spill: Spill | None = None
         self._waiting: dict[tuple[int, int], tuple[int, int]] = {}  # block → its slot, px still missing
         self._free: list[int] = []
         self._slots = 0
 
-    def add(self, window: Window, x_BHW: Array) -> Iterator[tuple[int, int, Array]]:
-        """Take the pixels of `window`; row, column and x_HWB of the blocks that are whole now.
+    def add(self, window: Window, x_HWB: Array) -> Iterator[tuple[int, int, Array]]:
+        """Take the pixels of `window`; row, column and pixels of the blocks that are whole now.
 
-        They may be views of `x_BHW`.
+        They may be views of `x_HWB`.
         """
         block = self._block_px
-        x_HWB = x_BHW.transpose(1, 2, 0)
         for row, col in blocks_touched(window, (block, block)):
             area = Window(row * block, col * block, block, block).clip(*self._size)
             part = window.intersect(area)
             piece_HWB = x_HWB[part.within(window)]
-            whole = piece_HWB if part == area else self._join((row, col), area, part, piece_HWB)
-            if whole is not None:
-                yield row, col, whole
+            if part == area:
+                yield row, col, piece_HWB
+                continue
+            with self._lock:
+                whole_HWB = self._join((row, col), area, part, piece_HWB)
+            if whole_HWB is not None:
+                yield row, col, whole_HWB
 
     def _join(self, key: tuple[int, int], area: Window, part: Window, piece_HWB: Array) -> Array | None:
         """Put a piece beside those of the same block; the block, if that was the last."""

@@ -1,20 +1,14 @@
-"""Overviews of an output: each level half the size of the one before, block by block.
+"""Overviews of an output: each level half the size of the one before, made of its blocks as they come.
 
-A coarse block is made of the four blocks below it and of nothing else, so blocks are made at once on several
-threads, and memory stays flat. For maps of classes a coarse level is the mode of modes: right for looking,
-not for counting.
+For maps of classes a coarse level is the mode of modes: right for looking, not for counting. Knows no file.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from caudal.inference.blocks import Blocks
 
 How = Literal["mode", "average"]
 Array = npt.NDArray[Any]
@@ -28,29 +22,6 @@ def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
     while max(sizes[-1]) > SMALLEST_PX:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
     return sizes
-
-
-def build_overviews(blocks: Blocks, how: How, pool: Executor) -> None:
-    """Put every level but the finest, which is there."""
-    for level in range(1, len(blocks.sizes)):
-        rows, cols = blocks.counts(level)
-        for row in range(rows):  # or the jobs that wait would grow with the raster
-            for _done in pool.map(partial(_build, blocks, how, level, row), range(cols)):
-                pass
-
-
-def _build(blocks: Blocks, how: How, level: int, row: int, col: int) -> None:
-    """One block out of the four below it; those at the edges have fewer."""
-    area = blocks.area(level, row, col)
-    half_px, (rows, cols) = blocks.block_px // 2, blocks.counts(level - 1)
-    coarse_HWB = np.empty((area.height, area.width, blocks.bands), blocks.dtype)
-    for i in range(2 * row, min(2 * row + 2, rows)):
-        for j in range(2 * col, min(2 * col + 2, cols)):
-            fine_BHW = blocks.get(level - 1, i, j).transpose(2, 0, 1)
-            half_HWB = halve(fine_BHW, how, blocks.nodata).transpose(1, 2, 0)
-            top, left = (i % 2) * half_px, (j % 2) * half_px
-            coarse_HWB[top : top + half_HWB.shape[0], left : left + half_HWB.shape[1]] = half_HWB
-    blocks.put(level, row, col, coarse_HWB)
 
 
 def halve(x_CHW: Array, how: How, nodata: float | None) -> Array:

@@ -8,6 +8,7 @@ to (N, *shape), ragged ones joined to (sum of rows, *shape[1:]).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -47,7 +48,7 @@ class Field:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row of a ragged field, else of a sample."""
-        return int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.row_shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
