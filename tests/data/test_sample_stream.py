@@ -19,6 +19,7 @@ from caudal.core.errors import DoesNotFit, TooManyBroken, UnreadableFile, UsageE
 from caudal.core.events import Event, SampleBroken
 from caudal.core.units import MIB
 from caudal.data import mapped
+from caudal.data.sample_stream import SampleStream
 from caudal.runs.samples import open_set
 
 DRAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -225,6 +226,19 @@ def test_it_never_gets_stuck_whatever_the_budget(
     thread.start()
     assert finished.wait(60), "the stream is stuck"
     assert stream.stats()["arena_bytes"] <= ram_mib * MIB
+
+
+def test_blocks_that_are_kept_are_not_opened_epochs_ahead(small: Path) -> None:
+    with caudal.stream(small, 32, ram="24MiB", epochs=200) as stream:
+        batches = iter(stream)
+        for _step in range(400):  # two epochs: from the second on nothing is read
+            next(batches)
+        running = stream._running
+        assert isinstance(running, SampleStream)
+        blocks = len(running._set.columns.block_ends)
+        assert running.meter.blocks_read == blocks
+        assert running._next_visit <= running._oldest + running._size.cells
+        assert len(running._cell_of) <= running._size.cells
 
 
 def test_a_batch_too_large_comes_in_parts_that_make_up_the_step(ragged: Path) -> None:

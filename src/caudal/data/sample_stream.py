@@ -232,8 +232,8 @@ class SampleStream:
         visits = len(self._set.columns.block_ends)
         while True:
             visit = self._next_visit
-            if visit < 0 or visit >= self._epochs * visits:
-                return None
+            if visit < 0 or visit >= min(self._epochs * visits, self._oldest + self._size.cells):
+                return None  # blocks that are kept cost nothing to open, but each visit takes a note
             epoch, within = divmod(visit, visits)
             block = int(self._turns_of(epoch).blocks(within, within + 1)[0])
             if block in self._kept:

@@ -11,8 +11,9 @@ raster's size.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window, round_up
 from caudal.data.readers.base import Header, Pixels
 from caudal.inference.bands import Bands
+from caudal.inference.jobs import Job, finish, share
 from caudal.inference.tiles import Tile, TileGrid
 
 Valid = npt.NDArray[np.bool_]
@@ -69,11 +71,12 @@ class _Chunks:
     """Chunks by number, row-major, decoded ahead by a pool, piece by piece."""
 
     def __init__(
-        self, reader: WindowReader, bands: Bands, ahead: int, overlap: bool, pool: ThreadPoolExecutor
+        self, reader: WindowReader, bands: Bands, ahead: int, overlap: bool, pool: Executor | None
     ) -> None:
         self._reader, self._bands, self._grid, self._pool = reader, bands, bands.grid, pool
         self._ahead, self._overlap = ahead, overlap
-        self._held: dict[tuple[int, int], Future[Pixels]] = {}  # by band and column of the grid
+        self._held: dict[tuple[int, int], Job[Pixels]] = {}  # by band and column of the grid
+        self._turn: list[Job[Pixels]] = []
         self._next = self._passed = 0
 
     def get(self, tile: Tile) -> list[tuple[Window, Pixels]]:
@@ -87,9 +90,10 @@ class _Chunks:
         step, last = self._grid.core, self._grid.cols - 1
         first, final = min(tile.read.col // step, last), min((tile.read.col_end - 1) // step, last)
         start = tile.row_index * self._grid.cols
+        stop = start + final + 1
         self._forget(start + first)
-        if self._overlap or self._next <= start + final:
-            self._ask(min(len(self._grid), start + final + 1 + self._ahead))
+        if self._overlap or self._next <= stop:
+            self._ask(min(len(self._grid), stop + self._ahead))
         keys = [(band, col) for col in range(first, final + 1) for band in self._bands.of(tile.row_index)]
         return [(self._window(*key), self._held[key].result()) for key in keys]
 
@@ -109,23 +113,29 @@ class _Chunks:
 
     def _ask(self, stop: int) -> None:
         """Have the pieces of all chunks before that one decoded."""
-        for row, col in (divmod(one, self._grid.cols) for one in range(self._next, stop)):
-            for band in self._bands.of(row):
-                if (band, col) not in self._held:
-                    window = self._window(band, col)
-                    self._held[band, col] = self._pool.submit(self._reader.read, window)
+        chunks = [divmod(number, self._grid.cols) for number in range(self._next, stop)]
+        # A dictionary, for rows may share a band.
+        keys = {(band, col): None for row, col in chunks for band in self._bands.of(row)}
+        fresh = [key for key in keys if key not in self._held]
+        jobs = share(self._pool, [partial(self._reader.read, self._window(*key)) for key in fresh])
+        self._held.update(zip(fresh, jobs, strict=True))
+        self._turn += jobs
         self._next = max(self._next, stop)
+
+    def settle(self) -> None:
+        """Where decoding and the model take turns: end this turn."""
         if not self._overlap:
-            wait(self._held.values())
+            finish(self._turn)
+        self._turn = []
 
 
 def chunks_ahead(batch: int, threads: int, overlap: bool) -> int:
     """How many chunks are decoded before they are needed.
 
-    In turns with the model, as many as keep the threads busy for a turn, of two pieces each: short turns fall
-    into the time in which one thread joins what the model gave.
+    In turns with the model, as many as keep the threads busy for a turn, of two pieces each; one at least, so
+    that a batch is laid out while the next chunk is decoded.
     """
-    return max(BATCHES_AHEAD * batch, LEAST_AHEAD) if overlap else min(LEAST_AHEAD, max(0, threads // 2 - 1))
+    return max(BATCHES_AHEAD * batch, LEAST_AHEAD) if overlap else min(LEAST_AHEAD, max(1, threads // 2))
 
 
 def feed(
@@ -140,11 +150,16 @@ def feed(
     No more than `chunks_ahead` are decoded ahead. A batch's arrays are its own: nothing here touches them
     again, and whoever takes it should let go of them as soon as the model is through.
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix="caudal-tiles") as pool:
-        chunks = _Chunks(reader, bands, chunks_ahead(batch, threads, overlap), overlap, pool)
-        try:
-            yield from _batches(reader, chunks, bands.grid, batch)
-        finally:
+    # Between two turns the thread that asks for a batch takes part.
+    workers = threads if overlap else threads - 1
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="caudal-tiles") if workers else None
+    chunks = _Chunks(reader, bands, chunks_ahead(batch, threads, overlap), overlap, pool)
+    try:
+        for some in _batches(reader, chunks, bands.grid, batch):
+            chunks.settle()
+            yield some
+    finally:
+        if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,7 @@ from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.inference.blocks import Blocks, Codec, Packing
 from caudal.inference.cog import Tags, tags_of, write_cog
+from caudal.inference.jobs import finish, share
 from caudal.inference.patchwork import Patchwork
 from caudal.inference.pyramid import How, halve, level_sizes
 
@@ -121,6 +123,7 @@ class CogWriter:
         self._threads = min(threads, MOST_THREADS)
         self._part = path.with_name(path.name + PART)
         self._waiting: list[tuple[int, int, npt.NDArray[Any]]] = []
+        self._pool: Executor | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -137,7 +140,8 @@ class CogWriter:
             self._levels = [Patchwork(folder, *size, block_px, bands, layout.dtype) for size in sizes]
             for level in self._levels:
                 stack.callback(level.close)
-            self._pool = stack.enter_context(ThreadPoolExecutor(self._threads, "caudal-blocks"))
+            if self._threads > 1:  # the thread that writes takes part
+                self._pool = stack.enter_context(ThreadPoolExecutor(self._threads - 1, "caudal-blocks"))
             self._stack = stack.pop_all()
         return self
 
@@ -160,8 +164,10 @@ class CogWriter:
 
     def _pack(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for _done in self._pool.map(lambda one: self._put(0, *one), waiting):
-            pass
+        jobs = share(self._pool, [partial(self._put, 0, *one) for one in waiting])
+        finish(jobs)
+        for job in jobs:
+            job.result()
 
     def _put(self, level: int, row: int, col: int, x_HWB: npt.NDArray[Any]) -> None:
         """Pack a block, and hand what it makes of a coarser one on."""

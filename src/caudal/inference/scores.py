@@ -73,9 +73,9 @@ def score_windows(
         some = next(batches, None)
         while some is not None:
             scores_NCHW = _run(forward, some, channels)
-            some.x_NHWC = some.valid_NHW = None
             # The next batch is laid out while these scores are joined and whoever takes them works on them.
             coming = aside.submit(next, batches, None)
+            _check(scores_NCHW, some)
             for fed in some.tiles:
                 yield _region(fed, scores_NCHW, joined, broken)
             del scores_NCHW  # or they would still be held while the model runs
@@ -83,7 +83,7 @@ def score_windows(
 
 
 def _run(forward: Forward, batch: Batch, channels: int) -> Scores | None:
-    """The scores of a batch, finite wherever pixels are valid."""
+    """The scores of a batch, whose pixels are let go of."""
     if batch.x_NHWC is None:
         return None
     count, height, width, _bands = batch.x_NHWC.shape
@@ -96,10 +96,20 @@ def _run(forward: Forward, batch: Batch, channels: int) -> Scores | None:
     assert scores_NCHW.dtype == np.float32, scores_NCHW.dtype
     if not scores_NCHW.flags.writeable:
         scores_NCHW = scores_NCHW.copy()
-    # One sum is far cheaper than looking at each number, and is finite unless one of them is not.
-    if not np.isfinite(scores_NCHW.sum(dtype=np.float32)):
-        _refuse_bad_numbers(scores_NCHW, batch)
+    batch.x_NHWC = None
     return scores_NCHW
+
+
+def _check(scores_NCHW: Scores | None, batch: Batch) -> None:
+    """Refuse scores that are not finite where pixels are valid, and make others so.
+
+    Raises:
+        IncompleteOutput: the model gave no number.
+    """
+    # One sum is far cheaper than looking at each number, and is finite unless one of them is not.
+    if scores_NCHW is not None and not np.isfinite(scores_NCHW.sum(dtype=np.float32)):
+        _refuse_bad_numbers(scores_NCHW, batch)
+    batch.valid_NHW = None
 
 
 def _refuse_bad_numbers(scores_NCHW: Scores, batch: Batch) -> None:
