@@ -257,7 +257,7 @@ def test_a_batch_too_large_comes_in_parts_that_make_up_the_step(ragged: Path) ->
 
 def test_a_budget_below_one_sample_is_refused_with_the_least(ragged: Path) -> None:
     with pytest.raises(DoesNotFit, match="at least") as caught:
-        caudal.stream(ragged, 4, ram="1MiB")
+        caudal.stream(ragged, 4, ram="80KiB")
     least = int(caught.value.facts["least"])  # type: ignore[call-overload]
     assert numbers(caudal.stream(ragged, 1, ram=least + MIB, threads=1))
 

@@ -20,7 +20,8 @@ from caudal.memory.arena import ALIGNMENT_BYTES
 WANTED_SHARE = 0.98  # a shuffle that nobody could tell from a perfect one
 _BATCHES = 6  # in use, being read, and a few ahead
 _LEAST_RING_BYTES = 4 * MIB
-_OWN_BYTES = MIB  # threads, queues, open files: measured, and small
+# Threads, queues, libraries that come with the first read, the order: measured; gathering takes more of it.
+_DIRECT_OWN_BYTES, _GATHER_OWN_BYTES = 3 * MIB, 13 * MIB
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class StreamSize:
         Raises:
             DoesNotFit: one sample, or the blocks that have to be open, need more.
         """
-        own = _OWN_BYTES + _column_bytes(samples)
+        own = min(_DIRECT_OWN_BYTES, ram // 8) if samples.direct else min(_GATHER_OWN_BYTES, ram // 4)
+        own += _column_bytes(samples)
         held = own + threads * samples.scratch_bytes
         sizes = samples.sample_bytes(np.arange(len(samples))) + len(samples.fields) * ALIGNMENT_BYTES
         largest = int(sizes.max())
