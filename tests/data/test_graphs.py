@@ -115,7 +115,7 @@ def test_batches_are_as_large_as_the_budget_lets_them_be(costs: np.ndarray, most
 def test_a_graph_above_the_budget_is_refused_with_what_would_do() -> None:
     with pytest.raises(DataError) as caught:
         by_budget(np.array([3, 12, 4, 15]), 10)
-    assert caught.value.message == "Graph 1 counts 12, and a batch may count 10 at most."
+    assert caught.value.message == "Graph 1 has 12 nodes, and a batch may count 10 at most."
     assert "at least 15" in caught.value.hint
     assert caught.value.facts == {"graph": 1, "cost": 12, "most": 10}
     assert by_budget(np.array([3, 12, 4, 15]), 15).tolist() == [2, 3, 4]

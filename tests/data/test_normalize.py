@@ -1,6 +1,7 @@
 """Normalization: robust, the same in training and prediction, never a division by nothing."""
 
 import numpy as np
+import pytest
 import torch
 
 from caudal.data.augment import augment
@@ -70,7 +71,7 @@ def test_augmentation_depends_on_the_sample_alone_and_moves_mask_and_image_toget
     part = augment(x[2:4], y[2:4], Augmentation(), 3, samples[2:4], 255)
     assert torch.equal(whole[0][2:4], part[0])
     assert torch.equal(whole[1][2:4], part[1])
-    turned = Augmentation(zoom=0, turn_degrees=0, gain=0, shift=0, mix=0, bend=0)
+    turned = Augmentation(zoom=0, turn_degrees=0, gain=0, shift=0, mix=0, bend=0, invert=0)
     moved, classes = augment(x, y, turned, 3, samples, 255)
     same = (moved[:, 0] > 0) == (classes == 1)
     assert same.float().mean() > 0.999
@@ -79,7 +80,18 @@ def test_augmentation_depends_on_the_sample_alone_and_moves_mask_and_image_toget
 
 def test_no_augmentation_leaves_a_batch_alone() -> None:
     x, y = torch.randn(2, 3, 16, 16), torch.zeros(2, 16, 16, dtype=torch.uint8)
-    nothing = Augmentation(flips=False, zoom=0, turn_degrees=0, gain=0, shift=0, mix=0, bend=0)
+    nothing = Augmentation(flips=False, zoom=0, turn_degrees=0, gain=0, shift=0, mix=0, bend=0, invert=0)
     moved, classes = augment(x, y, nothing, 0, np.array([1, 2]), 255)
     assert torch.equal(moved, x)
     assert torch.equal(classes, y)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_negatives_are_as_many_as_asked_for_and_keep_their_classes(share: float) -> None:
+    x, y = torch.randn(400, 2, 4, 4), torch.randint(0, 2, (400, 4, 4), dtype=torch.uint8)
+    still = Augmentation(flips=False, zoom=0, turn_degrees=0, gain=0, shift=0, mix=0, bend=0, invert=share)
+    moved, classes = augment(x, y, still, 0, np.arange(400), 255)
+    negative = (moved == -x).flatten(1).all(1)
+    assert torch.equal(moved[~negative], x[~negative])
+    assert torch.equal(classes, y)
+    assert abs(float(negative.float().mean()) - share) < 0.07
