@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from benchmarks.children import GIB, MIB, caudal, data_dir, error_of, mib
 from benchmarks.models import quick_run
 from benchmarks.rows import Row
 
+ROUNDS = 3
+
 
 def row() -> Row:
     """Predict the whole, and a corner of it."""
@@ -20,28 +23,39 @@ def row() -> Row:
         folder = Path(name)
         run = quick_run(folder, 1, "uint8")
         corner = _corner(world, folder / "corner.tif")
-        small, _ended = caudal(GIB, "predict", run, corner, "-o", folder / "small.tif", "--ram", "700MiB")
-        large, ended = caudal(GIB, "predict", run, world, "-o", folder / "large.tif", "--ram", "700MiB")
+        # Two equal predictions differ by some percent, by how the heap happens to be packed.
+        small, large = [], []
+        for _round in range(ROUNDS):
+            for runs, path, out in ((small, corner, "small.tif"), (large, world, "large.tif")):
+                runs.append(caudal(GIB, "predict", run, path, "-o", folder / out, "--ram", "700MiB"))
         valid, errors, _warnings = cog_validate(str(folder / "large.tif"))
         with rasterio.open(world) as a, rasterio.open(folder / "large.tif") as b:
             same = (a.shape, a.crs, a.transform) == (b.shape, b.crs, b.transform)
-    peak, predicted = large["peak_bytes"]["ram"], large["predicted_bytes"]["ram"]
-    growth = peak / small["peak_bytes"]["ram"] - 1
-    covered = large["metrics"]["coverage"]
-    good = valid and same and covered == 1 and growth <= 0.05 and ended.peak_charged <= 700 * MIB
+    peaks = [result["peak_bytes"]["ram"] for result, _ended in large]
+    corners = [result["peak_bytes"]["ram"] for result, _ended in small]
+    last, charged = large[-1][0], max(ended.peak_charged for _result, ended in large)
+    peak, predicted = statistics.median(peaks), last["predicted_bytes"]["ram"]
+    growth = peak / statistics.median(corners) - 1
+    covered = min(result["metrics"]["coverage"] for result, _ended in large)
+    kills = sum(ended.oom_kills for _result, ended in large)
+    good = valid and same and covered == 1 and growth <= 0.05 and charged <= 700 * MIB
     return Row(
         "predict over 36000×18000 (648 Mpx) in a real 1 GiB group, default model",
         "≤ 700 MiB charged, ≤ 5 % growth from 2000², a valid COG on the same grid, all valid pixels covered",
-        good and ended.oom_kills == 0,
+        good and not kills,
         [
-            ("charged to the group, kills", f"{mib(ended.peak_charged)}, {ended.oom_kills}"),
-            ("peak, predicted", f"{mib(peak)}, {mib(predicted)} ({error_of(predicted, peak)})"),
-            ("peak of 2000×2000", f"{mib(small['peak_bytes']['ram'])}; growth {growth:+.1%}"),
+            ("charged to the group at the most, kills", f"{mib(charged)}, {kills}"),
+            ("peak, predicted", f"{_span(peaks)}, {mib(predicted)} ({error_of(predicted, peak)})"),
+            ("peak of 2000×2000", f"{_span(corners)}; growth of the medians {growth:+.1%}"),
             ("valid COG, same size, CRS and transform", f"{valid} {errors}, {same}"),
             ("valid pixels covered", f"{covered:.3%}"),
-            ("time", f"{large['seconds']:.0f} s, {large['metrics']['megapixels_per_second']:.2f} Mpx/s"),
+            ("time", f"{last['seconds']:.0f} s, {last['metrics']['megapixels_per_second']:.2f} Mpx/s"),
         ],
     )
+
+
+def _span(values: list[int]) -> str:
+    return f"{mib(statistics.median(values))} ({mib(min(values))}–{mib(max(values))})"
 
 
 def _corner(world: Path, out: Path) -> Path:
