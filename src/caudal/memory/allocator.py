@@ -9,6 +9,7 @@ steps is not given back, and the plan counts it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -27,3 +28,12 @@ def settle() -> bool:
         and mallopt(_M_MMAP_THRESHOLD, LARGEST_IN_HEAP_BYTES)
         and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     )
+
+
+def trim() -> None:
+    """Give the heap's free pages back to the system; for the seam between two phases, not for a loop.
+
+    What one phase freed lies in pieces of other sizes than those that the next one asks for.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

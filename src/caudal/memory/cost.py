@@ -34,7 +34,8 @@ class ProbeResult(Frozen):
     """What a throw-away child process measured of a model on this machine.
 
     `imported` is the interpreter with its libraries; `static` the exact bytes of weights, gradients,
-    optimizer state and averaged weights; `forwards` is empty where inference was not measured.
+    optimizer state and averaged weights; `forwards` is empty where inference was not measured. `decoding` is
+    what all decoding threads hold, `scoring` what inference of an image of the set holds in all.
     """
 
     device: str
@@ -42,6 +43,8 @@ class ProbeResult(Frozen):
     static: dict[str, int]
     steps: tuple[Step, ...] = ()
     forwards: tuple[Forward, ...] = ()
+    decoding: Bytes = Bytes(0)
+    scoring: Bytes = Bytes(0)
     receptive_field_px: int = 0
     precision: str = "fp32"
     device_free: Bytes = Bytes(0)

@@ -24,10 +24,11 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.readers import READERS
 from caudal.data.stream import Batch
-from caudal.memory import vram
+from caudal.memory import allocator, vram
 from caudal.memory.cost import Forward, ProbeResult, Step, line
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.machine import settle
+from caudal.runs.pieces import Pieces
 from caudal.runs.spec import RunSpec
 
 OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
@@ -54,6 +55,8 @@ class ProbeRequest(Frozen):
     inexact: tuple[int, ...]
     ram: Bytes
     threads: int
+    decoding_threads: int
+    pieces: Pieces
 
 
 def ask(request: ProbeRequest) -> ProbeResult:
@@ -120,6 +123,8 @@ def measure(request: ProbeRequest) -> ProbeResult:
 
     from caudal.data.normalize import Normalization
     from caudal.runs import assemble, loaded, scoring, tensorboard  # noqa: F401 - a run has them all
+    from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
+    from caudal.runs.tiling import validation_tiling
     from caudal.training import loop  # noqa: F401
     from caudal.training import precision as precisions
 
@@ -137,8 +142,14 @@ def measure(request: ProbeRequest) -> ProbeResult:
     normalization = Normalization.plain(request.bands)
     stepper, average = assemble.make_stepper(request.spec, task, model, normalization, precision, 1)
     static = _static_bytes(model, average.model)
+    decoding = decoding_bytes(request.pieces, request.dtype, request.decoding_threads, meter)
+    allocator.trim()
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     forwards = _measure_forwards(request, model, task, normalization, precision, meter)
+    infer = _forward(model, task, normalization, precision)
+    allocator.trim()
+    scored = scoring_bytes(request.pieces, infer, validation_tiling(model), OUTPUTS, meter)
+    allocator.trim()
     steps: list[Step] = []
     room = request.ram - imported - sum(static.values())
     sizes = request.exact
@@ -156,6 +167,8 @@ def measure(request: ProbeRequest) -> ProbeResult:
         static=static,
         steps=tuple(steps),
         forwards=forwards,
+        decoding=decoding,
+        scoring=scored,
         receptive_field_px=int(model.receptive_field_px),  # type: ignore[arg-type]
         precision=precision.name,
         device_free=free,
@@ -218,6 +231,13 @@ def _measure_step(
     )
 
 
+def _forward(model: Any, task: Any, normalization: Any, precision: Any) -> Any:
+    from caudal.inference.forward import Forward as Infer
+    from caudal.models.fold import folded
+
+    return Infer(folded(model), task.probabilities, normalization, 0, precision.device, precision.autocast)
+
+
 def _measure_forwards(
     request: ProbeRequest,
     model: Any,
@@ -226,10 +246,8 @@ def _measure_forwards(
     precision: Any,
     meter: PeakMeter,
 ) -> tuple[Forward, ...]:
-    from caudal.inference.forward import Forward as Infer
-
     device, ready = precision.device, charged_bytes()
-    infer = Infer(model, task.probabilities, normalization, 0, device, precision.autocast)
+    infer = _forward(model, task, normalization, precision)
     found = []
     for side in FORWARD_SIDES_PX:
         x_NHWC = np.zeros((1, side, side, request.bands), request.dtype)

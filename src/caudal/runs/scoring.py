@@ -21,9 +21,12 @@ from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header, Pixels, Source
 from caudal.inference.forward import Forward
 from caudal.inference.scores import score_windows
+from caudal.memory import allocator
 from caudal.runs.plan import LARGEST_VIEW_PX
 from caudal.runs.tiling import Tiling
 from caudal.tasks.base import Scorer
+
+_LARGE_PX = 2**22
 
 Forwards = Callable[[int], Forward]
 """The model as a function, for a layout number."""
@@ -101,6 +104,8 @@ def score_images(
         with reader_for(index.image(i)).open(index.image(i)) as source:
             forward = forwards(int(index.layout[i]))
             score_image(source, truth, forward, tiling, channels, scorer, i, scratch)
+        if index.height[i] * index.width[i] >= _LARGE_PX:
+            allocator.trim()  # measured: without it the next image adds a fifth to the peak
         tick(done + 1, len(members))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from caudal.core.config import Frozen
 from caudal.core.geometry import round_up
 from caudal.core.units import Bytes
@@ -11,11 +13,15 @@ from caudal.inference.tiles import Mode, TileGrid
 from caudal.memory import cost
 from caudal.memory.cost import Forward
 
+if TYPE_CHECKING:
+    from torch import nn
+
 # Steps between tiles. Neighbours that are blended overlap by an eighth of a step, whatever the step, so that
 # larger tiles save nothing; exact tiles share the model's whole reach and are better large.
 BLENDED_PX = (512, 256, 128)
 EXACT_PX = (1024, 768, 512, 256, 128)
 _OVERLAP = 8
+_MOST_VALIDATION_PX = 576
 
 
 class Tiling(Frozen):
@@ -64,3 +70,11 @@ def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
         )
         for core in cores or [round_up(BLENDED_PX[-1], multiple_px)]
     ]
+
+
+def validation_tiling(model: nn.Module) -> Tiling:
+    """The tiling of scoring while and after training: the largest whose tiles a probe measures."""
+    context, multiple = int(model.receptive_field_px), int(model.multiple_px)  # type: ignore[arg-type]
+    all_of_them = candidates(context, multiple, exact=False)
+    fitting = [tiling for tiling in all_of_them if tiling.side_px <= _MOST_VALIDATION_PX]
+    return fitting[0] if fitting else all_of_them[-1]

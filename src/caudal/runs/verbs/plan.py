@@ -25,16 +25,14 @@ from caudal.memory.plan import Holder
 from caudal.memory.vram import DEFAULT_SHARE
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processors, ram_budget
-from caudal.runs.plan import LARGEST_VIEW_PX, DataFacts, TrainPlan
+from caudal.runs.pieces import choose_pieces
+from caudal.runs.plan import DataFacts, TrainPlan
 from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec
 from caudal.tasks import TASKS
 
 Tick = Callable[[int, int], None]
 
-# A chunk is decoded, laid out, brought to its dtype and order, and its holes are filled; what the allocator
-# keeps of the last one comes on top. Measured on large chunks: four to five times their size.
-_CHUNK_COPIES = 5
 _OPEN_AND_CACHED = Bytes(8 * MIB)  # file headers, event queues, curves: measured, and small
 
 
@@ -136,6 +134,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPl
     group = int(spec.model.config.get("group", 4))
     micro_batch = LEVERS.get("micro_batch")(batch, group)
     parent = charged_bytes()
+    cutter = make_cutter(spec, index, parts, patch_px)
     probe = ask(
         ProbeRequest(
             spec=spec,
@@ -146,9 +145,10 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPl
             inexact=tuple(s for s in sorted(micro_batch.positions()) if not micro_batch.is_exact(s)),
             ram=ram,
             threads=threads,
+            decoding_threads=spec.data.threads,
+            pieces=choose_pieces(index, parts, cutter),
         )
     )
-    cutter = make_cutter(spec, index, parts, patch_px)
     shuffle = LEVERS.get("shuffle_bytes")(min(spec.data.open_chunks, max(2, len(cutter.most_patches))))
     vram = None
     if probe.device == "cuda":
@@ -156,7 +156,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPl
 
     def holders(size: int, open_chunks: int) -> list[Holder]:
         stream = StreamSize.of(cutter, batch, open_chunks)
-        return training_holders(probe, size, stream, cutter, spec.data.threads, parent, index)
+        return training_holders(probe, size, stream, parent, len(index))
 
     rates = {step.micro_batch: step.seconds_per_sample for step in probe.steps}
 
@@ -222,39 +222,41 @@ def training_holders(
     probe: ProbeResult,
     micro_batch: int,
     stream: StreamSize,
-    cutter: Cutter,
-    threads: int,
     parent: int,
-    index: Index,
+    images: int,
 ) -> list[Holder]:
-    """Every holder of bytes of a training run; its sum is the predicted peak."""
+    """Who holds bytes in the phase of a training run that holds most; the sum is the predicted peak.
+
+    Steps decode and do not score. A score in between finds the arena full and the threads at rest. The last
+    one has the machine to itself.
+    """
     ram, vram = cost.step_bytes(probe, micro_batch)
     on_device = probe.device == "cuda"
     # The probe's own base begins where an interpreter with nothing but the data rooms stands.
-    host = [
+    always = [
         Holder(name=_("interpreter and libraries"), bytes=Bytes(max(probe.imported, parent)), exact=False),
-        *(
-            Holder(name=_(name), bytes=Bytes(held), pool="vram" if on_device else "ram")
-            for name, held in probe.static.items()
-            if held
-        ),
-        Holder(name=_("activations and workspace"), bytes=ram, exact=False),
-        Holder(name=_("samples (arena)"), bytes=stream.arena_bytes),
-        Holder(name=_("decoding"), bytes=Bytes(threads * cutter.largest_bytes * _CHUNK_COPIES), exact=False),
-        Holder(name=_("scoring"), bytes=_scoring_bytes(index), exact=False),
-        Holder(name=_("index, files, curves"), bytes=Bytes(_OPEN_AND_CACHED + 64 * len(index)), exact=False),
+        Holder(name=_("index, files, curves"), bytes=Bytes(_OPEN_AND_CACHED + 64 * images), exact=False),
     ]
+    static = [
+        Holder(name=_(name), bytes=Bytes(held), pool="vram" if on_device else "ram")
+        for name, held in probe.static.items()
+        if held
+    ]
+    stepping = Holder(name=_("activations and workspace"), bytes=ram, exact=False)
+    arena = Holder(name=_("samples (arena)"), bytes=stream.arena_bytes)
+    decoding = Holder(name=_("decoding"), bytes=probe.decoding, exact=False)
+    beside = Holder(name=_("scoring"), bytes=Bytes(max(0, probe.scoring - ram)), exact=False)
+    alone = Holder(name=_("scoring"), bytes=probe.scoring, exact=False)
+    phases = (
+        [*always, *static, stepping, arena, decoding],
+        [*always, *static, stepping, arena, beside],
+        [*always, alone],
+    )
+    most = max(phases, key=lambda phase: planner.total(phase, "ram"))
     if on_device:
-        host.append(Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False))
-    return host
-
-
-def _scoring_bytes(index: Index) -> Bytes:
-    """What scoring the held-out part holds beside the model: a view with its copy, and tiles read ahead."""
-    pixel_bytes = max(lay.dtype.itemsize * len(lay.order) + 1 for lay in index.layouts)
-    largest_px = int((index.height * index.width).max())
-    view_px, tiles_px = min(LARGEST_VIEW_PX**2, largest_px), min(6 * 576 * 512, 2 * largest_px)
-    return Bytes((2 * view_px + tiles_px) * pixel_bytes)
+        on_card = Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False)
+        most = [*(holder for holder in most if holder.pool == "ram"), *static, on_card]
+    return most
 
 
 def _facts(index: Index, parts: Split, cutter: Cutter) -> DataFacts:

@@ -28,7 +28,7 @@ from caudal.data.index import Index
 from caudal.data.paths import local_path
 from caudal.data.stream import PatchStream
 from caudal.inference.forward import Forward
-from caudal.memory import vram
+from caudal.memory import allocator, vram
 from caudal.memory.arena import Arena
 from caudal.memory.budget import Budget
 from caudal.memory.meters import Watch
@@ -43,7 +43,7 @@ from caudal.runs.scoring import choose_views, score_images, score_views
 from caudal.runs.spec import RunSpec
 from caudal.runs.survey import Survey, survey
 from caudal.runs.tensorboard import Curves
-from caudal.runs.tiling import Tiling, candidates
+from caudal.runs.tiling import validation_tiling
 from caudal.runs.verbs.plan import make_cutter, make_spec, open_data, resolve
 from caudal.runs.verbs.report import report
 from caudal.tasks.base import Metrics
@@ -54,7 +54,6 @@ from caudal.training.loop import Loop
 # Scoring while training goes on may take this share of the training's own work.
 _VALIDATION_SHARE = 0.1
 _FORWARDS_A_STEP = 3  # forward, and backward twice as long
-_VALIDATION_SIDE_PX = 576  # the largest tile that the probe measured
 
 
 def train(
@@ -214,6 +213,10 @@ class _Training:
                 overlap=self.plan.device != "cpu",
             ) as stream:
                 loop.run(stream)
+            del arena, stream
+        # Whole images are scored with what training held given back.
+        del loop, stepper, average, model
+        allocator.trim()
         best, card = weights.load(self.folder.model)
         scorer = task.scorer()
         reader = facts.reader(index)
@@ -308,14 +311,6 @@ class _Training:
             levers={lever.name: lever.value for lever in self.plan.memory.levers},
             warnings=tuple(self.warnings),
         )
-
-
-def validation_tiling(model: nn.Module) -> Tiling:
-    """The largest tiling whose tiles the probe has measured."""
-    context, multiple = int(model.receptive_field_px), int(model.multiple_px)  # type: ignore[arg-type]
-    all_of_them = candidates(context, multiple, exact=False)
-    fitting = [tiling for tiling in all_of_them if tiling.side_px <= _VALIDATION_SIDE_PX]
-    return fitting[0] if fitting else all_of_them[-1]
 
 
 def _outcome(error: BaseException) -> str:
