@@ -79,6 +79,8 @@ class Assembly:
 
     def read(self, job: Job, piece: Ints) -> None:
         """Read the samples at the places `piece` of a batch."""
+        if self._set.raw and not self._mapped and not self._quarantine.broken:
+            piece = piece[self._parts.read_each(job.samples[piece], self._buffers(job, piece))]
         for k in piece.tolist():
             sample = int(job.samples[k])
             if self._mapped and self._take_as_it_lies(job, k):
@@ -92,6 +94,21 @@ class Assembly:
                 job.made.samples[k], job.replaced = taken, True
                 for name, values in self._set.columns.extra.items():
                     job.made.numpy(name)[k] = values[taken]
+
+    def _buffers(self, job: Job, piece: Ints) -> dict[str, list[memoryview]]:
+        """The bytes of each sample of a piece in the batch, by field."""
+        buffers = {}
+        for one in self._set.stored:
+            found: Any = job.made.numpy(one.name)
+            array = found.values if one.ragged else found
+            whole = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(bytearray())
+            stops = (found.ends[piece] if one.ragged else piece + 1) * one.row_bytes
+            sizes = (
+                self._set.rows(one.name, job.samples[piece]) * one.row_bytes if one.ragged else one.row_bytes
+            )
+            spans = zip((stops - sizes).tolist(), stops.tolist(), strict=True)
+            buffers[one.name] = [whole[begin:stop] for begin, stop in spans]
+        return buffers
 
     def _take_as_it_lies(self, job: Job, k: int) -> bool:
         """Put the ragged fields of a sample into the batch as they lie in the page cache; false if broken."""

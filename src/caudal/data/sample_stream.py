@@ -33,7 +33,7 @@ from caudal.data.turns import Turns
 from caudal.memory.arena import ALIGNMENT_BYTES, Arena
 from caudal.memory.ring import Ring, RingLease
 
-_TASK_BYTES = 2**20  # samples that one thread reads at a time: enough to be worth a turn, little to wait for
+_TASK_BYTES = 2**23  # samples that one thread reads at a time: enough to be worth a turn, little to wait for
 
 Task = Callable[[], None]
 

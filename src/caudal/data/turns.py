@@ -23,6 +23,7 @@ from caudal.data.permutation import permute
 
 Ints = npt.NDArray[np.int64]
 _TURN_SAMPLES = 512
+_STRETCH = 2048  # visits that are permuted at a time: a few alone would cost as much
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Turns:
         # Blocks of one sample need no table: a million of them would take a tenth of a second.
         self._single = self.visits == self.samples
         if self._single:
+            self._stretch = lru_cache(2)(self._draw_stretch)
             return
         visits = np.arange(self.visits, dtype=np.int64)
         self._block = permute(visits, self.visits, seed, epoch) if shuffle else visits
@@ -76,8 +78,16 @@ class Turns:
         """The blocks of the visits `first` … `last` - 1."""
         if not self._single:
             return self._block[first:last]
-        visits = np.arange(first, last, dtype=np.int64)
-        return permute(visits, self.visits, self._seed, self._epoch) if self._shuffle else visits
+        if not self._shuffle:
+            return np.arange(first, last, dtype=np.int64)
+        parts = [self._stretch(number) for number in range(first // _STRETCH, -(-last // _STRETCH))]
+        begin = first // _STRETCH * _STRETCH
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return whole[first - begin : last - begin]
+
+    def _draw_stretch(self, number: int) -> Ints:
+        visits = np.arange(number * _STRETCH, min((number + 1) * _STRETCH, self.visits), dtype=np.int64)
+        return permute(visits, self.visits, self._seed, self._epoch)
 
     def draw(self, first: int, last: int) -> Drawn:
         """The positions `first` … `last` - 1 of the epoch."""
