@@ -11,6 +11,7 @@
     ├── BadModel              a model file that is not one, or must not be opened
     ├── DeviceMissing         the device asked for is not here
     ├── DiskFull              no space left where something had to be written
+    ├── WorkerDied            a process that worked for us ended by itself
     ├── IncompleteOutput      a result did not cover what it had to
     └── Interrupted           stopped by the user; the checkpoint is on disk
 
@@ -102,6 +103,12 @@ class DiskFull(CaudalError):
     """No space was left where something had to be written."""
 
     code = "disk_full"
+
+
+class WorkerDied(CaudalError):
+    """A process that was started to help ended without being asked to."""
+
+    code = "worker_died"
 
 
 class IncompleteOutput(CaudalError):

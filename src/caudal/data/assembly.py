@@ -52,10 +52,11 @@ class Job:
 class Assembly:
     """Reads the samples of a set into batches. Safe from several threads, each with its own piece."""
 
-    def __init__(self, samples: SampleSet, quarantine: Quarantine) -> None:
+    def __init__(self, samples: SampleSet, quarantine: Quarantine, shared: bool = False) -> None:
+        """With `shared` every byte lies in the lease, where another process may see it."""
         self._set, self._quarantine = samples, quarantine
         self._parts = OpenParts(samples)
-        self._mapped = MappedFiles(samples) if mapped.pays(samples) else None
+        self._mapped = MappedFiles(samples) if mapped.pays(samples) and not shared else None
         self._ragged = [one.name for one in samples.stored if one.ragged]
 
     def lay_out(self, job: Job, samples: Ints) -> None:

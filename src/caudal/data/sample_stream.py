@@ -46,6 +46,7 @@ class Meter:
     gather_seconds: float = 0.0
     stall_seconds: float = 0.0
     room_seconds: float = 0.0
+    transform_seconds: float = 0.0
     samples: int = 0
     batches: int = 0
     blocks_read: int = 0
@@ -70,16 +71,17 @@ class SampleStream:
         epoch: int = 0,
         position: int = 0,
         debug: bool = False,
+        shared: bool = False,
     ) -> None:
         self._set, self._size, self._cut, self._rank = samples, size, cut, rank
         self._seed, self._shuffle, self._epochs = seed, shuffle, epochs
         self._debug = debug
         self.epoch, self.position = epoch, position
         self.meter = Meter()
-        self._arena = Arena(size.arena_bytes)
+        self._arena = Arena(size.arena_bytes, shared)
         self._ring = Ring(self._arena, size.ring_bytes)
         self._cells = Cells(self._arena, samples, size.cell, size.cells) if size.cells else None
-        self._assembly = Assembly(samples, quarantine)
+        self._assembly = Assembly(samples, quarantine, shared)
         self._steps = self._all_steps(epoch, position)
         self._upcoming = deque[Job]()  # drawn, without memory
         self._planned = deque[Job]()  # with memory, in the order in which they are handed out
@@ -104,6 +106,11 @@ class SampleStream:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def arena(self) -> Arena:
+        """Where its batches lie."""
+        return self._arena
 
     # The order ------------------------------------------------------------------------------------------
 

@@ -259,6 +259,8 @@ class PatchStream:
         self._closed = True
         self._gate.set()
         self._slots.close()
+        with self._changed:
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
         self._reader.files.close()

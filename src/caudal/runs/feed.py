@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.batches import Batch
@@ -16,6 +18,7 @@ from caudal.data.shuffle_quality import correlation_of
 from caudal.data.steps import Cut, Rank, Steps
 from caudal.data.stream_size import StreamSize
 from caudal.data.turns import Turns
+from caudal.memory.arena import Arena
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,16 @@ class Running(Protocol):
 
     epoch: int
     position: int
-    meter: Meter
+
+    @property
+    def meter(self) -> Meter:
+        """What happened so far."""
+        ...
+
+    @property
+    def arena(self) -> Arena:
+        """Where its batches lie."""
+        ...
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -70,9 +82,20 @@ class Running(Protocol):
 class Feed(Protocol):
     """What can be streamed, made ready for a budget. `open_blocks` decides the order beside `seed`."""
 
-    seed: int
-    open_blocks: int
-    samples_per_epoch: int
+    @property
+    def seed(self) -> int:
+        """Where the order comes from."""
+        ...
+
+    @property
+    def open_blocks(self) -> int:
+        """Blocks that are open at once."""
+        ...
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of an epoch."""
+        ...
 
     @property
     def digest(self) -> str:
@@ -96,12 +119,24 @@ class Feed(Protocol):
         """
         ...
 
+    def resize(self, ram: Bytes) -> None:
+        """Take no more than `ram` from now on; the order may become another.
+
+        Raises:
+            DoesNotFit: that is too little.
+        """
+        ...
+
+    def most_rows(self, name: str) -> int:
+        """The most rows of the ragged field `name` in one batch."""
+        ...
+
     def batches(self, epochs: int) -> int:
         """How many batches so many epochs have."""
         ...
 
-    def run(self, epoch: int, position: int, epochs: int) -> Running:
-        """Begin at a position and go on to the end of epoch `epochs` - 1."""
+    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Running:
+        """Begin at a position and go on to the end of epoch `epochs` - 1; `shared` with another process."""
         ...
 
 
@@ -120,7 +155,7 @@ class SampleFeed:
         quarantine: Quarantine,
         debug: bool,
     ) -> None:
-        self.seed, self.samples_per_epoch = seed, len(samples)
+        self.seed, self.samples_per_epoch, self.open_blocks = seed, len(samples), 0
         self._set, self._cut, self._ram, self._shuffle = samples, cut, ram, shuffle
         self._threads, self._rank, self._quarantine, self._debug = threads, rank, quarantine, debug
         self._correlation = correlation_of(samples, seed) if shuffle else None
@@ -149,6 +184,17 @@ class SampleFeed:
         )
         self.open_blocks = self._size.open_blocks
 
+    def resize(self, ram: Bytes) -> None:
+        """See `Feed.resize`."""
+        self._ram = ram
+        self.fit(0)
+
+    def most_rows(self, name: str) -> int:
+        """See `Feed.most_rows`."""
+        rows = np.sort(self._set.rows(name, np.arange(len(self._set))))[-self._cut.batch :]
+        most = int(rows.sum())
+        return min(most, self._cut.budget) if self._cut.budget and self._cut.cost == name else most
+
     def plan(self) -> StreamPlan:
         """See `Feed.plan`."""
         return StreamPlan(
@@ -174,7 +220,7 @@ class SampleFeed:
             total += len(Steps(self._set, turns, epoch, self._cut, self._rank))
         return total if self._cut.budget else total * epochs
 
-    def run(self, epoch: int, position: int, epochs: int) -> Running:
+    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Running:
         """See `Feed.run`."""
         return SampleStream(
             self._set,
@@ -189,4 +235,5 @@ class SampleFeed:
             epoch=epoch,
             position=position,
             debug=self._debug,
+            shared=shared,
         )

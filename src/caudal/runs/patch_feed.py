@@ -87,7 +87,7 @@ class PatchFeed:
             (f"image {self._index.dtype}[{side}, {side}, {self._index.bands}]",),
             Bytes(self._index.decoded_bytes),
             self._ram,
-            StreamSize.of(self._cutter, self._batch, self.open_blocks).arena_bytes,
+            self.arena_bytes,
             self._batch,
             self.open_blocks,
             self._batch * share,
@@ -96,28 +96,42 @@ class PatchFeed:
             self._index.warnings,
         )
 
+    def resize(self, ram: Bytes) -> None:
+        """See `Feed.resize`."""
+        self._ram = ram
+        self.fit(0)
+
+    def most_rows(self, name: str) -> int:
+        """See `Feed.most_rows`; patches are not ragged."""
+        raise AssertionError(name)
+
     def batches(self, epochs: int) -> int:
         """See `Feed.batches`."""
         return epochs * self.samples_per_epoch // self._batch
 
-    def run(self, epoch: int, position: int, epochs: int) -> Running:
+    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Running:
         """See `Feed.run`."""
-        return _Patches(self, epoch, position, epochs)
+        return _Patches(self, epoch, position, epochs, shared)
 
-    def open(self, start: int, stop: int) -> PatchStream:
-        """The batches `start` … `stop` - 1."""
+    def open(self, start: int, stop: int, arena: Arena) -> PatchStream:
+        """The batches `start` … `stop` - 1, in an arena of `arena_bytes`."""
         fill = np.zeros((len(self._index.layouts), self._index.bands), np.float32)
         reader = ChunkReader(self._index, Classes(values=(0,)), fill, OpenFiles())
         return PatchStream(
             self._cutter,
             reader,
-            Arena(StreamSize.of(self._cutter, self._batch, self.open_blocks).arena_bytes),
+            arena,
             batch=self._batch,
             open_chunks=self.open_blocks,
             threads=self._threads,
             start=start,
             stop=stop,
         )
+
+    @property
+    def arena_bytes(self) -> Bytes:
+        """What a pass leases."""
+        return StreamSize.of(self._cutter, self._batch, self.open_blocks).arena_bytes
 
     @property
     def batch(self) -> int:
@@ -128,11 +142,12 @@ class PatchFeed:
 class _Patches:
     """A pass over the patches."""
 
-    def __init__(self, feed: PatchFeed, epoch: int, position: int, epochs: int) -> None:
+    def __init__(self, feed: PatchFeed, epoch: int, position: int, epochs: int, shared: bool) -> None:
         self.epoch, self.position, self.meter = epoch, position, Meter()
         self._feed = feed
         first = (epoch * feed.samples_per_epoch + position) // feed.batch
-        self._stream = feed.open(first, feed.batches(epochs))
+        self.arena = Arena(feed.arena_bytes, shared)
+        self._stream = feed.open(first, feed.batches(epochs), self.arena)
 
     def __iter__(self) -> Iterator[Batch]:
         for patches in self._stream:

@@ -17,9 +17,11 @@ from caudal.data.batches import Batch
 from caudal.data.quarantine import DEFAULT_LIMIT, Broken, Quarantine
 from caudal.data.sample_stream import Meter
 from caudal.data.steps import Cut, Rank
+from caudal.data.transform.function import Function
 from caudal.runs.feed import Feed, Running, SampleFeed, StreamPlan
 from caudal.runs.machine import processors, ram_budget, settle
 from caudal.runs.samples import Arrangement, open_set
+from caudal.runs.transform_feed import TransformFeed, Where
 
 DEFAULT_RAM = Bytes(512 * MIB)
 
@@ -132,6 +134,8 @@ def stream(
     resize: tuple[int, int] | None = None,
     scaled: bool = False,
     node_budget: int | None = None,
+    transform: Function | None = None,
+    transform_in: Where = "auto",
     drop_last: bool = False,
     rank: int | None = None,
     world_size: int | None = None,
@@ -147,7 +151,10 @@ def stream(
     is one sample (`file`) or many (`rows`). With `patch_px`, `data` are rasters, and samples are patches of
     that side (field `image`). `shuffle` may be a number: the effective batch wanted, as a share
     of `batch_size`. `resize` (height, width) in pixels; `scaled` lets the JPEG decoder shrink. `node_budget`
-    is the most rows of `x` in a batch. `rank` and `world_size` come from torch.distributed where it runs;
+    is the most rows of `x` in a batch. `transform` is a function that takes a sample (a dict of arrays) and,
+    if it has a second argument, a numpy Generator, and gives the sample to be delivered; where it runs
+    follows from a short trial, or from `transform_in` (`threads`, `process`). `rank`, `world_size`: from
+    torch.distributed where it runs;
     `batch_size` is that of all ranks together. `broken_limit` is the share of samples that may be unreadable.
     `headspace` delivers one batch again and again, to see what the loop costs without data. `debug` finds
     views that are used after their batch. `events` hears of broken samples.
@@ -165,7 +172,10 @@ def stream(
     budget = ram_budget(Bytes.parse(ram)) if ram is not None else min(DEFAULT_RAM, ram_budget(None))
     where = _rank(rank, world_size)
     if patch_px is not None:
-        return Stream(_patches(data, patch_px, batch_size, budget, seed, workers, where), epochs, headspace)
+        feed: Feed = _patches(data, patch_px, batch_size, budget, seed, workers, where)
+        if transform is not None:
+            feed = TransformFeed(feed, transform, transform_in, budget, batch_size, workers)
+        return Stream(feed, epochs, headspace)
     size = (int(resize[0]), int(resize[1])) if resize is not None else None
     found = open_set(str(data), samples, size, scaled, workers)
     if node_budget is not None and not any(one.name == "x" and one.ragged for one in found.fields):
@@ -184,6 +194,8 @@ def stream(
         Quarantine(found, seed, broken_limit, events),
         debug,
     )
+    if transform is not None:
+        feed = TransformFeed(feed, transform, transform_in, budget, batch_size, workers)
     return Stream(feed, epochs, headspace)
 
 
