@@ -86,6 +86,15 @@ class SampleSet:
             total += one.row_bytes * (self.rows(one.name, samples) if one.ragged else 1)
         return total
 
+    def largest_bytes(self, count: int) -> tuple[int, int]:
+        """Bytes in memory of the largest sample, and of the `count` largest together."""
+        if not any(one.ragged for one in self.fields):
+            each = sum(one.row_bytes for one in self.fields)
+            return each, each * min(count, len(self))
+        sizes = self.sample_bytes(np.arange(len(self)))
+        most = np.partition(sizes, -count)[-count:] if count < len(sizes) else sizes
+        return int(sizes.max()), int(most.sum())
+
     @property
     def digest(self) -> str:
         """What tells this set from others: names and sizes of its files, and how many samples they hold."""

@@ -20,31 +20,33 @@ from caudal.data.turns import Turns
 _LABELS = ("y", "label", "labels", "target", "class")
 _BLOCKS = 64
 _MOST_CLASSES = 1000
-_BATCHES = 48  # of an epoch, looked at to count pairs
+_TURNS = 48  # or batches of an epoch, looked at to count pairs
+_LONG_TURN = 16  # batches
+_LABELS_OF_BLOCK = 1024  # are enough to see how far they agree
 
 
 def effective_share(ends: Ints, batch: int, open_blocks: int, correlation: float) -> float:
     """Effective batch ÷ batch, for batches drawn across `open_blocks` of the blocks that end at `ends`.
 
     `correlation` is how far samples of one block agree: 0 not at all, 1 completely. How often two samples of
-    a batch are of one block is counted in the order itself, which costs no reading.
+    a batch are of one block follows from the order itself, which costs no reading.
     """
-    if batch <= 1 or len(ends) == int(ends[-1]):
+    if batch <= 1 or len(ends) == int(ends[-1]) or correlation <= 0:
         return 1.0
-    rho, counts = max(0.0, correlation), np.diff(ends, prepend=0).astype(np.float64)
-    samples = counts.sum()
-    ideal = (counts * (counts - 1)).sum() / (samples * (samples - 1)) if samples > 1 else 0.0
-    effects = [1 + (batch - 1) * rho * pair for pair in (ideal, _pairs(ends, batch, open_blocks))]
-    return min(1.0, effects[0] / effects[1])
+    chances = [_pair_chance(ends, batch, count) for count in (len(ends), open_blocks)]
+    ideal, drawn = (1 + (batch - 1) * correlation * chance for chance in chances)
+    return min(1.0, ideal / drawn)
 
 
-def _pairs(ends: Ints, batch: int, open_blocks: int) -> float:
-    """The chance that two samples of a batch are of one block, over some batches of an epoch."""
+def _pair_chance(ends: Ints, batch: int, open_blocks: int) -> float:
+    """The chance that two samples of a batch are of one block."""
     turns = Turns(ends, open_blocks, 0, 0)
-    batches = max(1, turns.samples // batch)
-    chosen = np.unique(np.linspace(0, batches - 1, _BATCHES).astype(np.int64))
+    if turns.mean_turn >= _LONG_TURN * batch:
+        return turns.pair_chance(_TURNS)
+    # Batches that reach over several turns are counted in the order itself.
     same = pairs = 0.0
-    for k in chosen.tolist():
+    batches = max(1, turns.samples // batch)
+    for k in np.unique(np.linspace(0, batches - 1, _TURNS).astype(np.int64)).tolist():
         drawn = turns.draw(k * batch, min((k + 1) * batch, turns.samples))
         counts = np.unique(drawn.visit, return_counts=True)[1].astype(np.float64)
         same += (counts * (counts - 1)).sum()
@@ -111,13 +113,13 @@ def _labels_of(samples: SampleSet, label: Field, blocks: Array) -> list[Array]:
     for block in blocks.tolist():
         first, last = samples.block_begin(block), int(samples.columns.block_ends[block])
         if label.name in samples.columns.extra:
-            groups.append(samples.columns.extra[label.name][first:last])
+            groups.append(samples.columns.extra[label.name][first:last][:_LABELS_OF_BLOCK])
             continue
         into = {one.name: np.empty(samples.shape(one, first, last), one.dtype) for one in samples.stored}
         try:
             parts.read(first, last, into)
         except UnreadableFile:
             continue  # counted and told when the stream comes to it
-        groups.append(into[label.name])
+        groups.append(into[label.name][:_LABELS_OF_BLOCK])
     parts.close()
     return groups

@@ -20,6 +20,7 @@ from caudal.memory.arena import ALIGNMENT_BYTES
 WANTED_SHARE = 0.98  # a shuffle that nobody could tell from a perfect one
 _BATCHES = 6  # in use, being read, and a few ahead
 _LEAST_RING_BYTES = 4 * MIB
+_MANY_OPEN = 64
 # Threads, queues, libraries that come with the first read, the order: measured; gathering takes more of it.
 _DIRECT_OWN_BYTES, _GATHER_OWN_BYTES = 3 * MIB, 13 * MIB
 
@@ -63,11 +64,12 @@ class StreamSize:
         own = min(_DIRECT_OWN_BYTES, ram // 8) if samples.direct else min(_GATHER_OWN_BYTES, ram // 4)
         own += _column_bytes(samples)
         held = own + threads * samples.scratch_bytes
-        sizes = samples.sample_bytes(np.arange(len(samples))) + len(samples.fields) * ALIGNMENT_BYTES
-        largest = int(sizes.max())
-        most = int(np.partition(sizes, -batch)[-batch:].sum()) if batch < len(sizes) else int(sizes.sum())
+        gaps = len(samples.fields) * ALIGNMENT_BYTES
+        largest, most = samples.largest_bytes(batch)
+        largest, most = largest + gaps, most + min(batch, len(samples)) * gaps
+        whole = samples.total_bytes + len(samples) * gaps
         room = int(ram) - held
-        wanted_ring = max(_BATCHES * most, min(_LEAST_RING_BYTES, int(sizes.sum())))
+        wanted_ring = max(_BATCHES * most, min(_LEAST_RING_BYTES, whole))
         cell = CellSize(samples)
         if samples.direct:
             if largest > room:
@@ -84,7 +86,7 @@ class StreamSize:
             wanted = blocks_for(share, ends, batch, rho)
             least = 1 if shuffle is True else wanted
             if shuffle is True:  # more are good for the batches of a while together, not for each alone
-                wanted = max(wanted, int(2 * mean))
+                wanted = max(wanted, min(int(2 * mean), _MANY_OPEN))
         wanted, least = (open_blocks, open_blocks) if open_blocks else (wanted, least)
         # What is left for blocks with two threads decides the order, so that other numbers do not change it.
         order_room = int(ram) - own - 2 * samples.scratch_bytes

@@ -53,8 +53,12 @@ class Turns:
         self._seed, self._epoch, self._shuffle = seed, epoch, shuffle
         # Blocks of one sample need no table: a million of them would take a tenth of a second.
         self._single = self.visits == self.samples
-        if self._single:
+        self._ends = ends
+        # With everything open, any sample may come next: nothing has to come in turns.
+        self._all = shuffle and not self._single and open_blocks >= self.visits
+        if self._single or self._all:
             self._stretch = lru_cache(2)(self._draw_stretch)
+            self.open_blocks = self.visits if self._all else 1
             return
         visits = np.arange(self.visits, dtype=np.int64)
         self._block = permute(visits, self.visits, seed, epoch) if shuffle else visits
@@ -76,36 +80,62 @@ class Turns:
 
     def blocks(self, first: int, last: int) -> Ints:
         """The blocks of the visits `first` … `last` - 1."""
-        if not self._single:
-            return self._block[first:last]
-        if not self._shuffle:
+        if self._all or (self._single and not self._shuffle):
             return np.arange(first, last, dtype=np.int64)
+        return self._permuted(first, last) if self._single else self._block[first:last]
+
+    def _permuted(self, first: int, last: int) -> Ints:
+        """The samples at the positions `first` … `last` - 1 where all are mixed."""
         parts = [self._stretch(number) for number in range(first // _STRETCH, -(-last // _STRETCH))]
         begin = first // _STRETCH * _STRETCH
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return whole[first - begin : last - begin]
 
     def _draw_stretch(self, number: int) -> Ints:
-        visits = np.arange(number * _STRETCH, min((number + 1) * _STRETCH, self.visits), dtype=np.int64)
-        return permute(visits, self.visits, self._seed, self._epoch)
+        numbers = np.arange(number * _STRETCH, min((number + 1) * _STRETCH, self.samples), dtype=np.int64)
+        return permute(numbers, self.samples, self._seed, self._epoch)
 
     def draw(self, first: int, last: int) -> Drawn:
         """The positions `first` … `last` - 1 of the epoch."""
         assert 0 <= first < last <= self.samples
         if self._single:
             return Drawn(self.blocks(first, last), np.arange(first, last, dtype=np.int64), first, last)
+        if self._all:
+            samples = self._permuted(first, last)
+            return Drawn(samples, np.searchsorted(self._ends, samples, "right"), 0, self.visits)
         start, reached = self._mark = self._turn_at(first)
-        stop, offset = start, first - reached
-        samples, visits = [], []
+        stop, drawn = start, []
         while reached < last:
             sample, visit = self._turn(stop)
-            samples.append(sample)
-            visits.append(visit)
+            span = slice(max(0, first - reached), last - reached)
+            drawn.append((sample[span], visit[span]))
             reached += len(sample)
             stop += 1
-        span = slice(offset, offset + last - first)
         closed = min((stop - 1 + self._open) * self._group, self.visits)
-        return Drawn(np.concatenate(samples)[span], np.concatenate(visits)[span], start * self._group, closed)
+        sample, visit = (np.concatenate(arrays) for arrays in zip(*drawn, strict=True))
+        return Drawn(sample, visit, start * self._group, closed)
+
+    @property
+    def mean_turn(self) -> float:
+        """Samples of a turn."""
+        return float(self.samples if self._single or self._all else self.samples / self.turns)
+
+    def pair_chance(self, turns: int) -> float:
+        """The chance that two samples of one turn are of one block, from about `turns` of the turns."""
+        counts = np.diff(self._ends, prepend=0).astype(np.float64)
+        if self._single or self._all:
+            return float((counts * (counts - 1)).sum() / max(1.0, self.samples * (self.samples - 1.0)))
+        same = pairs = 0.0
+        for turn in np.unique(np.linspace(0, self.turns - 1, turns).astype(np.int64)).tolist():
+            alive = np.arange(turn, turn + self._open)
+            given = self._given_until(alive, turn) - self._given(alive, turn)
+            # Each block of a group gives as large a part of itself.
+            visits = np.arange(self._edges[alive[0]], self._edges[alive[-1] + 1])
+            parts = np.repeat(given / self._sizes[alive], np.diff(self._edges)[alive])
+            from_each, total = self._counts[visits] * parts, float(given.sum())
+            same += float((from_each * np.maximum(from_each - 1, 0)).sum()) * total
+            pairs += total * (total - 1) * total
+        return same / pairs if pairs else 0.0
 
     def given_before(self, turn: int) -> int:
         """How many samples the turns before `turn` give."""
@@ -116,8 +146,8 @@ class Turns:
 
     def most_open(self, batch: int) -> int:
         """How many visits are open at once, at the most, while batches of `batch` samples are made."""
-        if self._single:
-            return min(batch, self.visits)
+        if self._single or self._all:
+            return self.visits if self._all else min(batch, self.visits)
         firsts = np.arange(0, self.samples, batch)
         lasts = np.minimum(firsts + batch, self.samples) - 1
         starts = np.array([self.given_before(t) for t in range(self.turns)], np.int64)
@@ -128,6 +158,12 @@ class Turns:
         """How many samples each of the groups open in `turn` has given before it."""
         age = turn - (alive - self._open + 1)
         given: Ints = age * self._sizes[alive] // self._open if turn else np.zeros(len(alive), np.int64)
+        return given
+
+    def _given_until(self, alive: Ints, turn: int) -> Ints:
+        """How many samples each of them has given once `turn` is over."""
+        goes_on = (alive > turn) & (turn + 1 < self.turns)
+        given: Ints = np.where(goes_on, self._given(alive, turn + 1), self._sizes[alive])
         return given
 
     def _turn_at(self, position: int) -> tuple[int, int]:
@@ -154,8 +190,7 @@ class Turns:
 
     def _draw_turn(self, turn: int) -> tuple[Ints, Ints]:
         alive = np.arange(turn, turn + self._open)
-        begins, goes_on = self._given(alive, turn), (alive > turn) & (turn + 1 < self.turns)
-        ends = np.where(goes_on, self._given(alive, turn + 1), self._sizes[alive])
+        begins, ends = self._given(alive, turn), self._given_until(alive, turn)
         giving = np.flatnonzero(ends > begins)
         if not len(giving):
             return np.empty(0, np.int64), np.empty(0, np.int64)
