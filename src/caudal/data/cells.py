@@ -88,10 +88,9 @@ class Cells:
         first = self._first[cells]
         for one in self._set.stored:
             if one.ragged:
-                ends = self._set.columns.row_ends[one.name]
-                before = np.where(samples > 0, ends[np.maximum(samples, 1) - 1], 0)
-                in_block = before - np.where(first > 0, ends[np.maximum(first, 1) - 1], 0)
-                counts = ends[samples] - before
+                before = self._set.rows_before(one.name, samples)
+                in_block = before - self._set.rows_before(one.name, first)
+                counts = self._set.columns.row_ends[one.name][samples] - before
             else:
                 in_block, counts = samples - first, np.ones(len(samples), np.int64)
             self._copy(one, self._begin[one.name][cells], in_block, counts, into[one.name])

@@ -74,10 +74,14 @@ class SampleSet:
 
     def rows(self, name: str, samples: Ints) -> Ints:
         """How many rows the ragged field `name` has in each sample."""
-        ends = self.columns.row_ends[name]
-        before = np.where(samples > 0, ends[np.maximum(samples, 1) - 1], 0)
-        rows: Ints = ends[samples] - before
+        rows: Ints = self.columns.row_ends[name][samples] - self.rows_before(name, samples)
         return rows
+
+    def rows_before(self, name: str, samples: Ints) -> Ints:
+        """How many rows of the ragged field `name` all samples before each have."""
+        before: Ints = self.columns.row_ends[name][samples - 1]  # of sample 0 it is the last, for a moment
+        before[samples == 0] = 0
+        return before
 
     def sample_bytes(self, samples: Ints) -> Ints:
         """Bytes of each sample in memory, all fields."""
