@@ -20,6 +20,7 @@ from caudal.core.events import Event, SampleBroken
 from caudal.core.units import MIB
 from caudal.data import mapped
 from caudal.data.sample_stream import SampleStream
+from caudal.memory.meters import charged_bytes
 from caudal.runs.samples import open_set
 
 DRAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -167,6 +168,19 @@ def test_large_samples_are_views_of_their_files_and_equal_to_copies(
     assert first == again
     monkeypatch.setattr(mapped, "pays", lambda _samples: False)
     assert content() == first
+
+
+def test_what_a_consumer_changes_in_place_is_gone_in_the_next_epoch_and_is_not_held(large: Path) -> None:
+    rewritten = 0
+    with caudal.stream(large, 2, ram="24MiB", seed=2, epochs=6) as stream:
+        before = charged_bytes()
+        for batch in stream:
+            for one, number in zip(batch["x"], batch["y"].tolist(), strict=True):
+                assert one.eq(number).all()
+                one.fill_(-5)
+                rewritten += one.nbytes
+        assert rewritten > 60 * MIB
+        assert charged_bytes() - before < 24 * MIB
 
 
 def test_a_large_sample_that_was_cut_short_is_replaced_and_kills_nobody(large: Path, tmp_path: Path) -> None:

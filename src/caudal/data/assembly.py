@@ -19,7 +19,7 @@ from caudal.data.cells import Cells
 from caudal.data.mapped import MappedFiles
 from caudal.data.open_parts import OpenParts
 from caudal.data.quarantine import Quarantine
-from caudal.data.sample_files.base import Array, Ints
+from caudal.data.sample_files.base import Array, Field, Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.steps import Step
 from caudal.memory.arena import Arena
@@ -40,6 +40,7 @@ class Job:
     pending: int = 0
     gathered: bool = False
     apart: dict[str, list[Array]] = field(default_factory=dict)
+    lent: list[tuple[Field, int]] = field(default_factory=list)
     replaced: bool = False
 
     @property
@@ -82,14 +83,12 @@ class Assembly:
         """Read the samples at the places `piece` of a batch."""
         if self._set.raw and not self._mapped and not self._quarantine.broken:
             piece = piece[self._parts.read_each(job.samples[piece], self._buffers(job, piece))]
+        found = [(one.name, one.ragged, job.made.numpy(one.name)) for one in self._set.stored]
         for k in piece.tolist():
             sample = int(job.samples[k])
             if self._mapped and self._take_as_it_lies(job, k):
                 continue
-            views = {}
-            for one in self._set.stored:
-                found: Any = job.made.numpy(one.name)
-                views[one.name] = found[k] if one.ragged else found[k : k + 1]
+            views = {name: array[k] if ragged else array[k : k + 1] for name, ragged, array in found}
             taken = self._quarantine.read(self._parts, sample, views)
             if taken != sample:
                 job.made.samples[k], job.replaced = taken, True
@@ -120,8 +119,14 @@ class Assembly:
             for one in self._set.stored
             if one.name not in ragged
         }
+        rows: dict[str, Array] = {}
         try:
-            rows = {one.name: self._mapped.sample(one, sample) for one in self._set.stored if one.ragged}
+            for one in (one for one in self._set.stored if one.ragged):
+                array = self._mapped.sample(one, sample)
+                if array is None:
+                    return False
+                job.lent.append((one, sample))
+                rows[one.name] = array
             self._parts.read(sample, sample + 1, fixed)
             self._parts.check(sample, sample + 1, rows)
         except UnreadableFile:
@@ -129,6 +134,12 @@ class Assembly:
         for name, array in rows.items():
             job.apart[name][k] = array
         return True
+
+    def take_back(self, job: Job) -> None:
+        """Undo what the consumer changed in samples that lie in their files."""
+        assert self._mapped
+        for one, sample in job.lent:
+            self._mapped.clean(one, sample)
 
     def shorten(self, job: Job) -> None:
         """Close the gaps that substitutes left: they are no longer than what they stand for."""

@@ -3,17 +3,22 @@
 Threads bring the pages in before the consumer touches them, by `madvise(MADV_POPULATE_READ)`, which reports
 what cannot be read as an error where touching it would end the process. Where the system does not know that
 call, or files are not local, samples are copied instead (see `sample_stream`).
+
+Files stay mapped: a sample that comes again, and whose pages are still there, costs nothing at all. What the
+consumer changed in place is a private copy of a page; `clean` finds such copies and drops them.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import mmap
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +33,18 @@ from caudal.data.sample_set import SampleSet
 
 WORTH_BYTES = 256 * 2**10  # below, a copy is as cheap as changing the page tables
 _POPULATE_READ = 22  # linux/mman.h, since Linux 5.14
-_OPEN_FILES = 256
+_MOST_FILES = 4096
+_MOST_BYTES = 4 * 2**30  # their page tables take 8 MiB
+_LOOKS = 8  # pages of a sample that are looked at, to see whether the system has taken it back
+# Of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
+_PRESENT, _SWAPPED, _OF_FILE = np.uint64(1 << 63), np.uint64(1 << 62), np.uint64(1 << 61)
+
+
+@cache
+def _mincore() -> Callable[[int, int, object], int]:
+    function = ctypes.CDLL(None, use_errno=True).mincore
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+    return function
 
 
 @cache
@@ -56,46 +72,97 @@ def pays(samples: SampleSet) -> bool:
     return bool(ragged) and aligned and large and not is_remote(columns.names[0])
 
 
+@dataclass
+class _Map:
+    """A mapped file, and where in it the samples begin that were brought in, and that a consumer has."""
+
+    bytes: npt.NDArray[np.uint8]
+    brought: set[int] = field(default_factory=set)
+    lent: set[int] = field(default_factory=set)
+
+
 class MappedFiles:
     """Files of a set in the address space, the least recently used let go first. Safe from threads."""
 
     def __init__(self, samples: SampleSet) -> None:
         self._set = samples
-        self._maps: OrderedDict[int, npt.NDArray[np.uint8]] = OrderedDict()
+        self._maps: OrderedDict[int, _Map] = OrderedDict()
+        self._held_bytes = 0
         self._lock = threading.Lock()
+        try:
+            self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._pagemap = -1
 
-    def sample(self, one: Field, number: int) -> Array:
+    def sample(self, one: Field, number: int) -> Array | None:
         """The rows of a ragged field, as they lie in the file; all of it is in memory now.
+
+        It is lent until it is `clean`ed, and `None` meanwhile: batches must not share what may be changed.
 
         Raises:
             UnreadableFile: the file is gone, shorter than it was, or the disk fails.
         """
+        file, begin, end = self._span(one, number)
+        mapped = self._map(file)
+        if end > len(mapped.bytes):
+            raise unreadable(
+                Path(self._set.columns.names[file]), _("it ends before byte {end}").format(end=end)
+            )
+        with self._lock:
+            if begin in mapped.lent:
+                return None
+            mapped.lent.add(begin)
+        if end > begin and not (begin in mapped.brought and _resident(mapped.bytes, begin, end)):
+            self._bring(file, mapped.bytes, begin, end)
+            mapped.brought.add(begin)
+        shape = self._set.shape(one, number, number + 1)
+        return mapped.bytes[begin:end].view(one.dtype).reshape(shape)
+
+    def clean(self, one: Field, number: int) -> None:
+        """Take a sample back, and drop what was changed in it: the next consumer sees the file."""
+        file, begin, end = self._span(one, number)
+        with self._lock:
+            mapped = self._maps.get(file)
+        if mapped is None:
+            return
+        if end > begin and self._changed(mapped.bytes, begin, end):
+            call = _madvise()
+            assert call is not None
+            address, nbytes = _pages(mapped.bytes, begin, end)
+            mapped.brought.discard(begin)
+            call(address, nbytes, mmap.MADV_DONTNEED)
+        with self._lock:
+            mapped.lent.discard(begin)
+
+    def _changed(self, mapped: npt.NDArray[np.uint8], begin: int, end: int) -> bool:
+        """Whether a page is a private copy; true where that cannot be seen."""
+        if self._pagemap < 0:
+            return True
+        address, nbytes = _pages(mapped, begin, end)
+        count = nbytes // mmap.PAGESIZE
+        entries = np.frombuffer(os.pread(self._pagemap, 8 * count, address // mmap.PAGESIZE * 8), np.uint64)
+        private = ((entries & _PRESENT) != 0) & ((entries & _OF_FILE) == 0)
+        return len(entries) < count or bool((private | ((entries & _SWAPPED) != 0)).any())
+
+    def _span(self, one: Field, number: int) -> tuple[int, int, int]:
+        """The file of a sample, and where its rows of a field begin and end there."""
         file, _within = self._set.where(number)
         places = self._set.columns.places
         assert places is not None
         begin, shape = int(places[one.name][number]), self._set.shape(one, number, number + 1)
-        end = begin + int(np.prod(shape, dtype=np.int64)) * one.dtype.itemsize
-        mapped = self._map(file)
-        if end > len(mapped):
-            raise unreadable(
-                Path(self._set.columns.names[file]), _("it ends before byte {end}").format(end=end)
-            )
-        if end > begin:
-            self._bring(file, mapped, begin, end)
-        return mapped[begin:end].view(one.dtype).reshape(shape)
+        return file, begin, begin + math.prod(shape) * one.dtype.itemsize
 
     def _bring(self, file: int, mapped: npt.NDArray[np.uint8], begin: int, end: int) -> None:
         call = _madvise()
         assert call is not None
-        first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        address = mapped.ctypes.data + first
-        call(address, end - first, mmap.MADV_WILLNEED)
-        while call(address, end - first, _POPULATE_READ):
+        address, nbytes = _pages(mapped, begin, end)
+        call(address, nbytes, mmap.MADV_WILLNEED)
+        while call(address, nbytes, _POPULATE_READ):
             code = ctypes.get_errno()
             if code not in (errno.EINTR, errno.EAGAIN):
                 raise unreadable(Path(self._set.columns.names[file]), os.strerror(code), _("Check the disk."))
 
-    def _map(self, number: int) -> npt.NDArray[np.uint8]:
+    def _map(self, number: int) -> _Map:
         with self._lock:
             known = self._maps.get(number)
             if known is not None:
@@ -114,14 +181,36 @@ class MappedFiles:
             file.close()
         with Path(name).open("rb") as handle:
             # Copy on write: a consumer may change a sample in place and never touches the file.
-            whole = np.frombuffer(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
+            whole = _Map(np.frombuffer(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8))
         with self._lock:
-            self._maps.setdefault(number, whole)
-            while len(self._maps) > _OPEN_FILES:
-                self._maps.popitem(last=False)
-            return whole
+            known = self._maps.setdefault(number, whole)  # another thread may have been faster
+            self._held_bytes += size if known is whole else 0
+            while len(self._maps) > 1 and (len(self._maps) > _MOST_FILES or self._held_bytes > _MOST_BYTES):
+                old, _gone = self._maps.popitem(last=False)
+                self._held_bytes -= int(self._set.columns.sizes[old])
+            return known
 
     def close(self) -> None:
         """Let go of all files; each goes when the last view of it does."""
         with self._lock:
             self._maps.clear()
+            if self._pagemap >= 0:
+                os.close(self._pagemap)
+                self._pagemap = -1
+
+
+def _pages(mapped: npt.NDArray[np.uint8], begin: int, end: int) -> tuple[int, int]:
+    """The address and the bytes of the whole pages that hold a span."""
+    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    return mapped.ctypes.data + first, -(-(end - first) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _resident(mapped: npt.NDArray[np.uint8], begin: int, end: int) -> bool:
+    """Whether the pages of a span are still in memory, judged by a few: the system takes many at a time."""
+    address, nbytes = _pages(mapped, begin, end)
+    there = ctypes.create_string_buffer(1)
+    for k in range(_LOOKS):
+        page = (nbytes - 1) * k // (_LOOKS - 1) // mmap.PAGESIZE
+        if _mincore()(address + page * mmap.PAGESIZE, mmap.PAGESIZE, there) or not there.raw[0] & 1:
+            return False
+    return True

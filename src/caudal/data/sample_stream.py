@@ -31,7 +31,7 @@ from caudal.data.stream_size import StreamSize
 from caudal.data.tuner import Tuner
 from caudal.data.turns import Turns
 from caudal.memory.arena import ALIGNMENT_BYTES, Arena
-from caudal.memory.ring import Ring, RingLease
+from caudal.memory.ring import Ring
 
 _TASK_BYTES = 2**23  # samples that one thread reads at a time: enough to be worth a turn, little to wait for
 
@@ -85,7 +85,7 @@ class SampleStream:
         self._steps = self._all_steps(epoch, position)
         self._upcoming = deque[Job]()  # drawn, without memory
         self._planned = deque[Job]()  # with memory, in the order in which they are handed out
-        self._in_use: list[tuple[Batch, RingLease]] = []
+        self._in_use: list[Job] = []
         self._tasks = deque[Task]()
         self._lingering: list[tuple[int, list[object]]] = []
         self._cell_of: dict[int, int] = {}  # visit → cell
@@ -318,7 +318,7 @@ class SampleStream:
             assert job.batch is not None
             assert job.lease is not None
             job.batch.stall_seconds = time.perf_counter() - began
-            self._in_use.append((job.batch, job.lease))
+            self._in_use.append(job)
             if job.ends_step:
                 self.epoch, self.position = job.step.epoch, job.step.last
             self.meter.stall_seconds += job.batch.stall_seconds
@@ -332,10 +332,13 @@ class SampleStream:
         """Take the last batch back; with the lock held."""
         if not self._in_use:
             return
-        batch, lease = self._in_use.pop()
-        arrays = batch.release()
+        job = self._in_use.pop()
+        assert job.lease is not None
+        arrays = job.made.release()
+        if job.apart:  # the most urgent: what was changed there is not in the ring, and takes memory
+            self._tasks.appendleft(lambda: self._assembly.take_back(job))
         if self._debug:
-            lease.fill(0xAB)  # whoever still looks sees that it is gone
+            job.lease.fill(0xAB)  # whoever still looks sees that it is gone
             self._check_released(arrays)
         self._ring.give_back()
         self._changed.notify_all()
