@@ -26,6 +26,8 @@ ROWS = {
     "graphs": "benchmarks.loaders.rows:graphs",
     "index": "benchmarks.loaders.rows:index",
     "stall": "benchmarks.loaders.rows:stall",
+    "flat_memory": "benchmarks.endurance:flat_memory",
+    "broken": "benchmarks.endurance:broken",
 }
 
 

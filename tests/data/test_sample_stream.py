@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,19 @@ def test_the_state_is_a_few_numbers(small: Path) -> None:
 def test_a_state_of_another_set_is_refused(small: Path, ragged: Path) -> None:
     with pytest.raises(UsageError, match="other data"):
         caudal.stream(small, ram="8MiB").load_state_dict(caudal.stream(ragged, ram="8MiB").state_dict())
+
+
+@pytest.mark.parametrize("how", ["", ", transform=transforms.halved, transform_in='process'"])
+def test_a_program_that_leaves_a_stream_open_ends(small: Path, how: str) -> None:
+    program = f"""
+import caudal
+from tests.data import transforms
+if __name__ == "__main__":
+    batches = iter(caudal.stream({str(small)!r}, 32, ram="96MiB"{how}))
+    next(batches)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_dataloader_takes_it_and_workers_are_refused(small: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +26,15 @@ from caudal.runs.samples import Arrangement, open_set
 from caudal.runs.transform_feed import TransformFeed, Where
 
 DEFAULT_RAM = Bytes(512 * MIB)
+
+_RUNNING: weakref.WeakSet[Running] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a program left open while its threads still live: later, closing would wait for ever."""
+    for running in list(_RUNNING):
+        running.close()
 
 
 class Stream(IterableDataset[Batch]):
@@ -55,6 +66,7 @@ class Stream(IterableDataset[Batch]):
             self._epoch, self._position = self._epoch + 1, 0
         until = (self._epoch // self._epochs + 1) * self._epochs
         self._running = running = self._feed.run(self._epoch, self._position, until)
+        _RUNNING.add(running)
         try:
             for batch in self._same(running) if self._headspace else running:
                 # Before it is handed out: a state saved while it is used counts it as used.
