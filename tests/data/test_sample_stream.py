@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -343,6 +344,22 @@ def test_broken_samples_are_replaced_the_same_way_every_time_and_counted(
     assert all(isinstance(e, SampleBroken) for e in events)
     assert sum(e.count for e in events if isinstance(e, SampleBroken)) == len(broken_samples)
     assert size > 1
+
+
+def test_a_file_that_says_nothing_of_itself_is_left_out_listed_and_counted(
+    ragged: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(ragged, folder)
+    (folder / "007.npz").write_bytes((folder / "007.npz").read_bytes()[:1000])
+    heard: list[Event] = []
+    stream = caudal.stream(folder, 8, ram="48MiB", events=heard.append)
+    assert sorted(flat(numbers(stream))) == [k for k in range(60) if k != 7]
+    assert [Path(one.file).name for one in stream.broken] == ["007.npz"]
+    assert [type(event) for event in heard] == [SampleBroken]
+    (folder / "009.npz").write_bytes(b"")
+    with pytest.raises(TooManyBroken, match="2 of 60 samples"):
+        caudal.stream(folder, 8, ram="48MiB")
 
 
 def test_too_many_broken_samples_stop_the_run(small: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Assembly:
 
     def read(self, job: Job, piece: Ints) -> None:
         """Read the samples at the places `piece` of a batch."""
-        if self._set.raw and not self._mapped and not self._quarantine.broken:
+        if self._set.raw and not self._mapped and not self._quarantine.knows_any:
             piece = piece[self._parts.read_each(job.samples[piece], self._buffers(job, piece))]
         found = [(one.name, one.ragged, job.made.numpy(one.name)) for one in self._set.stored]
         for k in piece.tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,11 @@ from imagecodecs import deflate_crc32
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
-from caudal.data.byte_file import ByteFile
-from caudal.data.locations import open_bytes
+from caudal.data.byte_file import ByteFile, read_bytes
+from caudal.data.index import Names
+from caudal.data.locations import is_remote, open_bytes
 from caudal.data.readers.files import unreadable
-from caudal.data.sample_files.base import Array, Field, Ints, Part
+from caudal.data.sample_files.base import Array, Field, Ints, LoneReader, Part
 from caudal.data.sample_set import SampleSet
 
 OPEN_FILES = 64
@@ -39,6 +41,12 @@ class OpenParts:
     def __init__(self, samples: SampleSet, most: int = OPEN_FILES) -> None:
         self._set, self._most = samples, most
         self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._lone = samples.reader if isinstance(samples.reader, LoneReader) else None
+        # An array of a file that is mapped takes many times as long to look into as its view.
+        names, sizes = samples.columns.names, samples.columns.sizes
+        self._names = Names(names.blob.view(np.ndarray), names.ends.view(np.ndarray))
+        self._file_bytes = sizes.view(np.ndarray)
+        self._remote = is_remote(samples.root)
         self._lock = threading.Lock()
         self.bytes_read = 0
 
@@ -48,17 +56,22 @@ class OpenParts:
         Raises:
             UnreadableFile: a file is broken, gone, or not the one that was indexed.
         """
-        number, within = self._set.where(first)
-        opened = self._take(number)
-        try:
-            if opened.part is None:
-                count = self._fetch(opened.file, first, last, into)
-            else:
-                block = int(np.searchsorted(opened.part.ends, within, "right"))
-                self._set.reader.read(opened.file, opened.part, block, into)
-                count = opened.file.size_bytes // max(1, len(opened.part.ends))
-        finally:
-            self._give(opened)
+        if self._lone:
+            name, data = self._whole(first)  # files and samples have the same numbers
+            self._lone.read_whole(name, data, into)
+            count = len(data)
+        else:
+            number, within = self._set.where(first)
+            opened = self._take(number)
+            try:
+                if opened.part is None:
+                    count = self._fetch(opened.file, first, last, into)
+                else:
+                    block = int(np.searchsorted(opened.part.ends, within, "right"))
+                    self._set.reader.read(opened.file, opened.part, block, into)
+                    count = opened.file.size_bytes // max(1, len(opened.part.ends))
+            finally:
+                self._give(opened)
         with self._lock:
             self.bytes_read += count
 
@@ -95,6 +108,18 @@ class OpenParts:
             finally:
                 self._give(opened)
         return failed
+
+    def _whole(self, number: int) -> tuple[str, bytes]:
+        """Name and bytes of a file that is wanted once: it is not kept open."""
+        name, then = self._names[number], int(self._file_bytes[number])
+        data = b"" if self._remote else _at_once(name, then)
+        if len(data) == then:
+            return name, data
+        file = self._open_file(number)  # with care, and reasons
+        try:
+            return file.name, read_bytes(file, 0, then)
+        finally:
+            file.close()
 
     def _fetch(self, file: ByteFile, first: int, last: int, into: Mapping[str, Array]) -> int:
         places = self._set.columns.places
@@ -176,7 +201,7 @@ class OpenParts:
                 known.users += 1
                 self._open.move_to_end(number)
                 return known
-        opened = self._open_file(number)
+        opened = self._open_part(number)
         with self._lock:
             known = self._open.setdefault(number, opened)  # another thread may have been faster
             known.users += 1
@@ -184,22 +209,27 @@ class OpenParts:
             opened.file.close()
         return known
 
-    def _open_file(self, number: int) -> _Open:
-        name, then = self._set.columns.names[number], int(self._set.columns.sizes[number])
-        file = open_bytes(name)
+    def _open_part(self, number: int) -> _Open:
+        file = self._open_file(number)
         try:
-            if file.size_bytes != then:
-                raise unreadable(
-                    Path(name),
-                    _("it has {now} bytes, and had {then} when it was indexed").format(
-                        now=file.size_bytes, then=then
-                    ),
-                    _("Leave the files alone while they are read, and start anew."),
-                )
             return _Open(file, None if self._set.raw else self._set.reader.part(file, self._set.whole))
         except BaseException:
             file.close()
             raise
+
+    def _open_file(self, number: int) -> ByteFile:
+        name, then = self._names[number], int(self._file_bytes[number])
+        file = open_bytes(name)
+        if file.size_bytes == then:
+            return file
+        file.close()
+        raise unreadable(
+            Path(name),
+            _("it has {now} bytes, and had {then} when it was indexed").format(
+                now=file.size_bytes, then=then
+            ),
+            _("Leave the files alone while they are read, and start anew."),
+        )
 
     def _give(self, one: _Open) -> None:
         with self._lock:
@@ -227,3 +257,18 @@ class OpenParts:
             opened, self._open = list(self._open.values()), OrderedDict()
         for one in opened:
             one.file.close()
+
+
+def _at_once(name: str, nbytes: int) -> bytes:
+    """The bytes of a file on disk; of another number than `nbytes` where they cannot be had so simply."""
+    try:
+        # Without O_NONBLOCK a named pipe would make the caller wait for ever.
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return b""
+    try:
+        return os.pread(fd, nbytes + 1, 0)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)

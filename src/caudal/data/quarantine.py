@@ -28,7 +28,10 @@ _CANDIDATES = 64
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Samples `first` … `last` - 1 of `file` (numbers in the set), and why they cannot be read."""
+    """Samples `first` … `last` - 1 of `file` (numbers in the set), and why they cannot be read.
+
+    None (both 0) for a file that is not in the set, because not even its header can be read.
+    """
 
     file: str
     first: int
@@ -50,6 +53,15 @@ class Quarantine:
         self.broken: list[Broken] = []
         self._numbers: set[int] = set()
         self._lock = threading.Lock()
+        for file, reason in samples.unreadable:  # one sample each, and without a number
+            self.broken.append(Broken(file, 0, 0, reason))
+            tell(SampleBroken(file, 0, 1, reason))
+        self._check_limit()
+
+    @property
+    def knows_any(self) -> bool:
+        """Whether a sample of the set is known to be broken."""
+        return bool(self._numbers)
 
     def read(self, parts: OpenParts, sample: int, views: Mapping[str, Array]) -> int:
         """Read one sample into `views`, or its substitute into their first rows; the number of what was read.
@@ -145,14 +157,19 @@ class Quarantine:
                 return
             self._numbers.update(range(first, last))
             self.broken.append(one)
-            count = len(self._numbers)
         self._tell(SampleBroken(one.file, first, last - first, one.reason))
-        if count > max(1, self._limit * len(self._set)):
+        self._check_limit()
+
+    def _check_limit(self) -> None:
+        with self._lock:
+            count, total = (len(kind) + len(self._set.unreadable) for kind in (self._numbers, self._set))
+            last = self.broken[-1] if self.broken else None
+        if last is not None and count > max(1, self._limit * total):
             raise TooManyBroken(
                 _("{count} of {total} samples cannot be read, the last in {file}: {reason}").format(
-                    count=count, total=len(self._set), file=one.file, reason=one.reason
+                    count=count, total=total, file=last.file, reason=last.reason
                 ),
                 _("Mend the files, or allow more with broken_limit (now {limit}).").format(limit=self._limit),
                 count=count,
-                path=one.file,
+                path=last.file,
             )

@@ -36,12 +36,14 @@ def index_samples(
     reader: SampleReader | None = None,
     threads: int = 2,
     tick: Callable[[int, int], None] = lambda _done, _total: None,
+    tolerant: bool = False,
 ) -> SampleSet:
     """Index every file below `root` that a sample reader knows (all of one format).
 
     `arrangement` says what a sample is in a file of arrays: the whole `file`, or each of its `rows` (entries
     along the first axis); `auto` decides by the first files and says so in the notes. Files of text, tables
-    and graphs know it by themselves. `reader` replaces the one found by the names.
+    and graphs know it by themselves. `reader` replaces the one found by the names. A `tolerant` index lists
+    files that say nothing of themselves in `unreadable`, as long as each of the others is one sample.
 
     Raises:
         UnreadableFile: nothing to read there, or a broken file.
@@ -52,11 +54,20 @@ def index_samples(
     files, reader = _files(root, reader)
     whole, notes = _arrangement(files, reader, arrangement)
     found: list[_Found] = []
+    errors: list[UnreadableFile] = []
     with ThreadPoolExecutor(threads) as pool:
-        for done, one in enumerate(pool.map(lambda f: _look(f[0], f[1], reader, whole), files)):
-            found.append(one)
+        for done, one in enumerate(pool.map(lambda f: _try(f[0], f[1], reader, whole), files)):
+            if isinstance(one, _Found):
+                found.append(one)
+            elif tolerant:
+                errors.append(one)
+            else:
+                raise one
             tick(done + 1, len(files))
-    return _join(root, [one for one in found if one.part.samples], reader, whole, notes)
+    if errors and (not found or any(one.part.samples != 1 for one in found)):
+        raise errors[0]  # nobody knows how much is lost with it
+    joined = _join(root, [one for one in found if one.part.samples], reader, whole, notes)
+    return replace(joined, unreadable=tuple((str(error.path), error.message) for error in errors))
 
 
 def _files(root: str, reader: SampleReader | None) -> tuple[list[tuple[str, int]], SampleReader]:
@@ -90,6 +101,13 @@ def _look(name: str, size_bytes: int, reader: SampleReader, whole: bool) -> _Fou
         return _Found(name, size_bytes, reader.part(file, whole))
     finally:
         file.close()
+
+
+def _try(name: str, size_bytes: int, reader: SampleReader, whole: bool) -> _Found | UnreadableFile:
+    try:
+        return _look(name, size_bytes, reader, whole)
+    except UnreadableFile as error:
+        return error
 
 
 def _arrangement(

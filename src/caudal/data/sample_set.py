@@ -44,7 +44,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """`fields` of the files and, after them, of `columns.extra`; what the user should know in `notes`."""
+    """`fields` of the files and, after them, of `columns.extra`; what the user should know in `notes`.
+
+    `unreadable` are files that would hold one sample each and are not in the set: their names, and why.
+    """
 
     root: str
     fields: tuple[Field, ...]
@@ -53,6 +56,7 @@ class SampleSet:
     whole: bool
     scratch_bytes: int
     notes: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return int(self.columns.file_ends[-1])

@@ -24,8 +24,10 @@ def open_set(
     scaled: bool = False,
     threads: int = 2,
     tick: Callable[[int, int], None] = lambda _done, _total: None,
+    antialias: bool = True,
+    tolerant: bool = False,
 ) -> SampleSet:
-    """Index what is there; see `caudal.stream` for the arguments.
+    """Index what is there; see `caudal.stream` for the arguments, and `index_samples` for `tolerant`.
 
     Raises:
         UnreadableFile: nothing to read, or a broken header.
@@ -35,16 +37,16 @@ def open_set(
     if resize is not None:
         from caudal.data.sample_files.pictures import PictureReader
 
-        reader = PictureReader(resize, scaled)
+        reader = PictureReader(resize, scaled, antialias)
     if is_remote(data):
-        return _labelled(index_samples(data, arrangement, reader, threads, tick))
+        return _labelled(index_samples(data, arrangement, reader, threads, tick, tolerant))
     root = local_path(data)
-    kept = index_cache.cache_folder() / index_cache.key_of(root, arrangement, resize, scaled)
+    kept = index_cache.cache_folder() / index_cache.key_of(root, arrangement, resize, scaled, antialias)
     found = index_cache.load(kept, root, reader)
     if found is None:
         began = time.monotonic()
-        found = _labelled(index_samples(str(root), arrangement, reader, threads, tick))
-        if time.monotonic() - began > _WORTH_KEEPING_SECONDS:
+        found = _labelled(index_samples(str(root), arrangement, reader, threads, tick, tolerant))
+        if time.monotonic() - began > _WORTH_KEEPING_SECONDS and not found.unreadable:
             index_cache.store(kept, found, root)
     return found
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -100,5 +100,22 @@ class SampleReader(Protocol):
 
         Raises:
             UnreadableFile: the block is missing, truncated or broken.
+        """
+        ...
+
+
+@runtime_checkable
+class LoneReader(Protocol):
+    """A `SampleReader` each of whose files is one sample in one block: it reads them without their parts.
+
+    What a part would say is known from the index; to open and understand a file twice whenever its sample is
+    wanted would take as long as some samples do.
+    """
+
+    def read_whole(self, name: str, data: bytes, into: Mapping[str, Array]) -> None:
+        """Decode `data`, all bytes of the file `name`, into `into`, as `SampleReader.read` does.
+
+        Raises:
+            UnreadableFile: truncated, broken, or its sample has not the shapes of `into`.
         """
         ...

@@ -1,7 +1,7 @@
 """Pictures in memory: the size that a JPEG or PNG says it has, then its pixels, turned upright and resized.
 
-It opens no file and knows no path. Pillow reads headers, simplejpeg and imagecodecs decode, OpenCV resizes;
-the last three let go of the interpreter's lock. Pixels are x_HWC, uint8, RGB.
+It opens no file and knows no path. Pillow reads headers of PNGs, simplejpeg and imagecodecs decode, OpenCV
+turns; the last three let go of the interpreter's lock. Pixels are x_HWC, uint8, RGB.
 
 A decoder that fills what is missing with grey has read nothing, so its warnings are errors here. One is not:
 bytes left over before the end marker of a JPEG, which come after the last pixel.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO
 
@@ -20,14 +19,14 @@ import cv2
 import imagecodecs
 import numpy as np
 import simplejpeg
-from PIL import ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import PngImagePlugin
 
 from caudal.core.errors import UnreadableFile
-from caudal.core.geometry import round_up
 from caudal.core.messages import _
 from caudal.data.sample_files.base import Array
-
-cv2.setNumThreads(0)  # whoever reads many pictures does so from threads of its own
+from caudal.data.sample_files.jpeg_header import read_jpeg_header
+from caudal.data.sample_files.picture_header import BrokenPicture, PictureHeader, Size
+from caudal.data.sample_files.picture_resize import resize_into, resize_steps
 
 MAX_PIXELS = 2**28
 # As many scans a progressive JPEG may have: each walks over the whole picture, whatever few bytes it takes.
@@ -37,7 +36,6 @@ _MOST_DEFLATE = 1032
 _MOST_JPEG_PIXELS_PER_BYTE = 512
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; a palette's index is one
 _PNG_PALETTE = 3
-_EXIF_ORIENTATION = 0x0112
 # The axis for cv2.flip by EXIF orientation (2.3 §4.6.4), after rows and columns are swapped from 5 on.
 _MIRRORS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
 _SEQUENTIAL = b"\x00\x3f\x00"  # the end of a scan header: all 64 frequencies, all their bits
@@ -45,46 +43,6 @@ _HARMLESS = re.compile(r"extraneous bytes before marker 0xd9")
 # What decoders hold beside the picture: tables, and rows in work.
 _DECODER_BYTES = 2**17
 _DECODER_ROW_BYTES_PER_PX = 64
-
-Size = tuple[int, int]  # height, width in pixels
-
-
-class BrokenPicture(Exception):
-    """A picture that cannot be read: `why` is a clause without a full stop, `hint` the mend or empty."""
-
-    def __init__(self, why: str, hint: str = "") -> None:
-        super().__init__(why)
-        self.why = why
-        self.hint = hint
-
-
-@dataclass(frozen=True, slots=True)
-class PictureHeader:
-    """What a picture says of itself.
-
-    `stored_px` is its height and width before it is turned upright as `orientation` (EXIF, 1 to 8) says;
-    `samples` a pixel are what its decoder gives, alpha included. A JPEG of several scans is held as
-    `coefficient_bytes` until the last came. `scan_end` is where its first scan header ends; 0 unless that has
-    to end in `_SEQUENTIAL`.
-    """
-
-    codec: str
-    stored_px: Size
-    orientation: int = 1
-    samples: int = 3
-    has_alpha: bool = False
-    animated: bool = False
-    coefficient_bytes: int = 0
-    scan_end: int = 0
-
-    @property
-    def upright_px(self) -> Size:
-        """Height and width of what is read."""
-        return self.turned(self.stored_px)
-
-    def turned(self, size_px: Size) -> Size:
-        """A stored size as it is upright, or an upright one as it is stored: the swap is its own inverse."""
-        return size_px[::-1] if self.orientation >= 5 else size_px
 
 
 def read_header(stream: BinaryIO, size_bytes: int) -> PictureHeader:
@@ -103,11 +61,10 @@ def read_header(stream: BinaryIO, size_bytes: int) -> PictureHeader:
         )
     is_png = head.startswith(b"\x89PNG")
     try:
-        # The plugins are called by name: `Image.open` would try others and has a pixel limit of its own.
-        header = _png_header(stream, head) if is_png else _jpeg_header(stream)
+        header = _png_header(stream, head) if is_png else read_jpeg_header(stream)
     except (BrokenPicture, UnreadableFile):
         raise
-    except Exception as error:  # Pillow's plugins raise a dozen unrelated kinds on hostile files
+    except Exception as error:  # Pillow raises a dozen unrelated kinds on hostile files
         raise BrokenPicture(_("its header is broken ({why})").format(why=_reason(error))) from None
     height, width = header.stored_px
     if is_png:
@@ -131,7 +88,7 @@ def read_header(stream: BinaryIO, size_bytes: int) -> PictureHeader:
     return header
 
 
-def scratch_bytes(header: PictureHeader, asked_px: Size, scaled: bool) -> int:
+def scratch_bytes(header: PictureHeader, asked_px: Size, scaled: bool, antialias: bool) -> int:
     """The most bytes that `decode_into` holds beside the encoded picture and the array it fills."""
     target = header.turned(asked_px)
     _factor, decoded = _decoded_px(header, target, scaled)
@@ -139,17 +96,19 @@ def scratch_bytes(header: PictureHeader, asked_px: Size, scaled: bool) -> int:
     if header.samples != 3:
         held += prod(decoded) * header.samples
     if decoded != target:
-        held += 3 * (prod(decoded) + min(prod(target), prod(decoded)))
+        # Of the sizes between, two are held at once, and they do not grow.
+        between = resize_steps(decoded, target, antialias)[:-1]
+        held += 3 * (prod(decoded) + sum(map(prod, between[:2])))
     if header.orientation >= 5:
         held += 3 * prod(target)
     return held
 
 
-def decode_into(data: bytes, header: PictureHeader, scaled: bool, out_HWC: Array) -> None:
+def decode_into(data: bytes, header: PictureHeader, scaled: bool, antialias: bool, out_HWC: Array) -> None:
     """Decode `data` into `out_HWC` (uint8, RGB, C order), resized to its height and width where they differ.
 
-    Shrinking averages areas, growing is bilinear. `scaled` lets a JPEG be decoded at 1/2, 1/4 or 1/8 first,
-    where that is not below the asked size. `header` must be what `read_header` says of these very bytes.
+    `antialias`: see `picture_resize`. `scaled` lets a JPEG be decoded at 1/2, 1/4 or 1/8 first, where that is
+    not below the asked size. `header` must be what `read_header` says of these very bytes.
 
     Raises:
         BrokenPicture: truncated, broken, or of another size than its header says.
@@ -163,32 +122,23 @@ def decode_into(data: bytes, header: PictureHeader, scaled: bool, out_HWC: Array
     else:
         full_HWC = np.empty((*decoded, 3), np.uint8)
         _decode(data, header, full_HWC)
-        # The last row and column of a scaled picture may stand for less than half of one: without them the
-        # rest keeps its place.
-        rows, columns = (
-            max(asked, (stored + factor // 2) // factor)
-            for asked, stored in zip(target, header.stored_px, strict=True)
-        )
-        resize_into(full_HWC[:rows, :columns], x_HWC)
+        if factor > 1:
+            # The last row and column of a scaled picture may stand for less than half of one: without them
+            # the rest keeps its place.
+            rows, columns = (
+                max(asked, (stored + factor // 2) // factor)
+                for asked, stored in zip(target, header.stored_px, strict=True)
+            )
+            full_HWC = full_HWC[:rows, :columns]
+        resize_into(full_HWC, x_HWC, antialias)
     if header.orientation >= 5:
         cv2.transpose(x_HWC, dst=out_HWC)
     if header.orientation in _MIRRORS:
         cv2.flip(out_HWC, _MIRRORS[header.orientation], dst=out_HWC)
 
 
-def resize_into(x_HWC: Array, out_HWC: Array) -> None:
-    """Fill `out_HWC` with `x_HWC` resized: sides that shrink by area, then those that grow bilinearly."""
-    height, width = out_HWC.shape[:2]
-    less = min(height, x_HWC.shape[0]), min(width, x_HWC.shape[1])
-    if less == (height, width):
-        cv2.resize(x_HWC, (width, height), dst=out_HWC, interpolation=cv2.INTER_AREA)
-        return
-    if less != x_HWC.shape[:2]:
-        x_HWC = cv2.resize(x_HWC, less[::-1], interpolation=cv2.INTER_AREA)
-    cv2.resize(x_HWC, (width, height), dst=out_HWC, interpolation=cv2.INTER_LINEAR)
-
-
 def _png_header(stream: BinaryIO, head: bytes) -> PictureHeader:
+    # By name: `Image.open` would try other plugins, and has a pixel limit of its own.
     image = PngImagePlugin.PngImageFile(stream)
     if head[24] == 16:
         raise BrokenPicture(
@@ -203,45 +153,6 @@ def _png_header(stream: BinaryIO, head: bytes) -> PictureHeader:
         has_alpha=samples in (2, 4) or "transparency" in image.info,
         animated=bool(getattr(image, "is_animated", False)),
     )
-
-
-def _jpeg_header(stream: BinaryIO) -> PictureHeader:
-    image = JpegImagePlugin.JpegImageFile(stream)
-    if not image.tile:
-        raise BrokenPicture(_("it ends before its pixels begin"))
-    scan_end = stream.tell()  # Pillow stops where the first scan's data begin
-    progressive = "progressive" in image.info
-    # One scan that has every component is decoded as it comes; else all must be kept until the last came.
-    whole = bytes((0xFF, 0xDA, 0, 6 + 2 * image.layers, image.layers))
-    stream.seek(scan_end - 8 - 2 * image.layers)
-    kept = progressive or stream.read(len(whole)) != whole
-    return PictureHeader(
-        "jpeg",
-        (image.height, image.width),
-        orientation=_orientation(image),
-        samples=4 if image.mode == "CMYK" else 3,
-        coefficient_bytes=_coefficient_bytes(image) if kept else 0,
-        scan_end=0 if progressive else scan_end,
-    )
-
-
-def _orientation(image: ImageFile.ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or nonsense."""
-    try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a broken note about the picture does not break the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _coefficient_bytes(image: JpegImagePlugin.JpegImageFile) -> int:
-    """Two bytes for each sample of each component, in whole units of 8×8 times the sampling factors."""
-    across, down = max(h for _i, h, _v, _q in image.layer), max(v for _i, _h, v, _q in image.layer)
-    samples = sum(
-        round_up(image.height, 8 * down) // down * v * (round_up(image.width, 8 * across) // across * h)
-        for _i, h, v, _q in image.layer
-    )
-    return 2 * samples
 
 
 def _decoded_px(header: PictureHeader, target: Size, scaled: bool) -> tuple[int, Size]:

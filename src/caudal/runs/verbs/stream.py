@@ -145,6 +145,7 @@ def stream(
     patch_px: int | None = None,
     resize: tuple[int, int] | None = None,
     scaled: bool = False,
+    antialias: bool = True,
     node_budget: int | None = None,
     transform: Function | None = None,
     transform_in: Where = "auto",
@@ -162,7 +163,8 @@ def stream(
     pictures (.jpg .png; field `label` from their folders) or a pack. `samples` says whether a file of arrays
     is one sample (`file`) or many (`rows`). With `patch_px`, `data` are rasters, and samples are patches of
     that side (field `image`). `shuffle` may be a number: the effective batch wanted, as a share
-    of `batch_size`. `resize` (height, width) in pixels; `scaled` lets the JPEG decoder shrink. `node_budget`
+    of `batch_size`. `resize` (height, width) in pixels; `scaled` lets the JPEG decoder shrink;
+    without `antialias` the rest is one bilinear step. `node_budget`
     is the most rows of `x` in a batch. `transform` is a function that takes a sample (a dict of arrays) and,
     if it has a second argument, a numpy Generator, and gives the sample to be delivered; where it runs
     follows from a short trial, or from `transform_in` (`threads`, `process`). `rank`, `world_size`: from
@@ -189,7 +191,7 @@ def stream(
             feed = TransformFeed(feed, transform, transform_in, budget, batch_size, workers)
         return Stream(feed, epochs, headspace)
     size = (int(resize[0]), int(resize[1])) if resize is not None else None
-    found = open_set(str(data), samples, size, scaled, workers)
+    found = open_set(str(data), samples, size, scaled, workers, antialias=antialias, tolerant=True)
     if node_budget is not None and not any(one.name == "x" and one.ragged for one in found.fields):
         raise UsageError(
             _("node_budget counts rows of the field “x”, and these samples have none that is ragged."),
