@@ -376,10 +376,6 @@ class Counting:
         self.moved_bytes += len(buffer)
         self.file.read_into(offset, buffer)
 
-    def will_need(self, offset: int, nbytes: int) -> None: ...
-
-    def done_with(self, offset: int, nbytes: int) -> None: ...
-
     def close(self) -> None:
         self.closed = True
         self.file.close()

@@ -131,13 +131,28 @@ class RunEnded(Event):
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RunKilled(Event):
+    """The process of a run was ended from outside: `oom_host` (for want of memory) or `killed`.
+
+    `peak_bytes` is the most that was read of it; `goes_on` whether it was started again on a smaller plan.
+    """
+
+    kind = "run_killed"
+    reason: str
+    signal: int
+    seconds: float
+    peak_bytes: int
+    goes_on: bool
+
+
 Sink = Callable[[Event], None]
 
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         RunStarted, Scanned, Warned, SampleBroken, StepDone, Validated, CheckpointSaved, MemoryRead, TileDone,
-        RunEnded,
+        RunEnded, RunKilled,
     )
 }  # fmt: skip
 

@@ -26,14 +26,6 @@ class ByteFile(Protocol):
         """
         ...
 
-    def will_need(self, offset: int, nbytes: int) -> None:
-        """Say that these bytes will be read soon; never waits."""
-        ...
-
-    def done_with(self, offset: int, nbytes: int) -> None:
-        """Say that these bytes will not be read again soon, so that the page cache may let them go."""
-        ...
-
     def close(self) -> None:
         """Give it back; safe to call twice."""
         ...
@@ -56,14 +48,6 @@ class LocalFile:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """See `ByteFile.read_into`."""
         read_exactly(self._fd, self.path, offset, buffer)
-
-    def will_need(self, offset: int, nbytes: int) -> None:
-        """See `ByteFile.will_need`."""
-        os.posix_fadvise(self._fd, offset, nbytes, os.POSIX_FADV_WILLNEED)
-
-    def done_with(self, offset: int, nbytes: int) -> None:
-        """See `ByteFile.done_with`."""
-        os.posix_fadvise(self._fd, offset, nbytes, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """See `ByteFile.close`."""

@@ -182,18 +182,6 @@ class OpenParts:
             return np.full(last - first, one.row_bytes, np.int64)
         return self._set.rows(one.name, np.arange(first, last)) * one.row_bytes
 
-    def will_need(self, first: int, last: int) -> None:
-        """Tell the system that these raw samples will be read soon."""
-        places = self._set.columns.places
-        if places is None:
-            return
-        number, _within = self._set.where(first)
-        opened = self._take(number)
-        for one in self._set.stored:
-            start = int(places[one.name][first])
-            opened.file.will_need(start, int(self._sizes(one, first, last).sum()))
-        self._give(opened)
-
     def _take(self, number: int) -> _Open:
         with self._lock:
             known = self._open.get(number)

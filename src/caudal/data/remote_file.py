@@ -110,12 +110,6 @@ class RemoteFile:
                 ),
             )
 
-    def will_need(self, offset: int, nbytes: int) -> None:
-        """Nothing: there is no cache to fill."""
-
-    def done_with(self, offset: int, nbytes: int) -> None:
-        """Nothing: there is no cache to empty."""
-
     def close(self) -> None:
         """Refuse further reads; connections are shared and close themselves when idle."""
         self._closed = True

@@ -109,7 +109,14 @@ def pressure(root: Path = Path("/")) -> Pressure | None:
 class Watch:
     """Reads charged bytes a few times a second, in a thread, for traces and for the peak of the tree."""
 
-    def __init__(self, hertz: float = 10.0, listen: Callable[[Bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        hertz: float = 10.0,
+        listen: Callable[[Bytes], None] | None = None,
+        beside: Bytes = Bytes(0),  # noqa: B008 - a number
+    ) -> None:
+        """`beside` is held by a process that belongs to the run and is not below this one."""
+        self._beside = beside
         self._period_seconds = 1.0 / hertz
         self._listen = listen
         self._stop = threading.Event()
@@ -126,8 +133,8 @@ class Watch:
 
     def _look(self) -> Bytes:
         with self._lock:
-            now = charged_bytes()
-            self._peak = Bytes(max(self._peak, now, self._exact.peak()))
+            now = Bytes(charged_bytes() + self._beside)
+            self._peak = Bytes(max(self._peak, now, self._exact.peak() + self._beside))
             # A new mark each time: file pages that came in since the last one would count as charged.
             if self._exact.resettable:
                 self._exact.reset()

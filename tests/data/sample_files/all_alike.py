@@ -32,11 +32,6 @@ class MemoryFile:
             raise UnreadableFile(f"{self.name} ends before byte {offset + len(buffer)}.", path=self.name)
         buffer[:] = self._data[offset : offset + len(buffer)]
 
-    def will_need(self, offset: int, nbytes: int) -> None:
-        raise AssertionError("a reader does not advise")
-
-    done_with = will_need
-
     def close(self) -> None:
         raise AssertionError("a reader does not close what it did not open")
 

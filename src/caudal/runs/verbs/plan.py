@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from caudal.core.errors import UsageError
+from caudal.core.errors import DoesNotFit, UsageError
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.chunks import Cutter
@@ -23,6 +23,7 @@ from caudal.memory.levers import LEVERS
 from caudal.memory.meters import charged_bytes
 from caudal.memory.plan import Holder
 from caudal.memory.vram import DEFAULT_SHARE
+from caudal.runs import watched
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.pieces import choose_pieces
@@ -33,6 +34,7 @@ from caudal.tasks import TASKS
 
 Tick = Callable[[int, int], None]
 
+_PROBES_DIFFER = 1.02  # two of the same model
 _OPEN_AND_CACHED = Bytes(8 * MIB)  # file headers, event queues, curves: measured, and small
 
 
@@ -119,15 +121,33 @@ def resolve(
     if folder.plan.is_file() and folder.spec.is_file():
         stored = TrainPlan.model_validate(folder.read_json(folder.plan))
         if stored.spec == spec:
-            return stored
+            if not watched.must_take_less():
+                return stored
+            return _plan_below(stored.memory.predicted("ram"), spec, tick)
     folder.check(spec)
     return plan_spec(spec, tick)
 
 
-def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> TrainPlan:
-    """Plan a spec; see `plan`."""
+def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
+    """A plan that holds less than `held`: by a good step, or else the least there is.
+
+    Raises:
+        DoesNotFit: there is none.
+    """
+    try:
+        return plan_spec(spec, tick, watched.budget_below(held))
+    except DoesNotFit as error:
+        least = int(error.facts["needed"] * _PROBES_DIFFER)  # type: ignore[operator]
+        if least >= held:
+            raise
+        return plan_spec(spec, tick, Bytes(least))
+
+
+def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Bytes | None = None) -> TrainPlan:
+    """Plan a spec, to hold at most `most` if it is given; see `plan`."""
     TASKS.check(spec.task)
     ram = ram_budget(spec.ram)
+    ram = ram if most is None else min(ram, most)
     index, parts = open_data(spec, tick)
     patch_px = spec.data.patch_px or choose_patch(index)
     batch, threads = spec.training.batch, processors()
@@ -237,6 +257,8 @@ def training_holders(
         Holder(name=_("interpreter and libraries"), bytes=Bytes(max(probe.imported, parent)), exact=False),
         Holder(name=_("index, files, curves"), bytes=Bytes(_OPEN_AND_CACHED + 64 * images), exact=False),
     ]
+    if watched.watcher_bytes():
+        always.append(Holder(name=_("watcher of the run"), bytes=watched.watcher_bytes()))
     static = [
         Holder(name=_(name), bytes=Bytes(held), pool="vram" if on_device else "ram")
         for name, held in probe.static.items()

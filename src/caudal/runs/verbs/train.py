@@ -18,11 +18,14 @@ from caudal.core.events import (
     JsonLines,
     MemoryRead,
     RunEnded,
+    RunKilled,
     RunStarted,
     Sink,
     StepDone,
     Warned,
+    read,
 )
+from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.index import Index
 from caudal.data.paths import local_path
@@ -46,6 +49,7 @@ from caudal.runs.tensorboard import Curves
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.verbs.plan import make_cutter, make_spec, open_data, resolve
 from caudal.runs.verbs.report import report
+from caudal.runs.watched import watcher_bytes
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint, precision
 from caudal.training.checkpoint import Progress
@@ -121,7 +125,7 @@ class _Training:
             stack.callback(curves.close)
             for sink in (log, curves, self._count):
                 self.events.listen(sink)
-            watch = stack.enter_context(Watch(listen=self._memory))
+            watch = stack.enter_context(Watch(listen=self._memory, beside=watcher_bytes()))
             try:
                 metrics = self._train()
             except BaseException as error:
@@ -137,6 +141,12 @@ class _Training:
         index, parts = open_data(self.spec)
         for text in (*self.plan.warnings,):
             self._warn(text)
+        for ended in (one for one in read(self.folder.events) if isinstance(one, RunKilled)):
+            if ended.reason == "oom_host":
+                peak = Bytes(ended.peak_bytes)
+                self._warn(
+                    _("It was killed for want of memory, when it held {peak}, and went on.").format(peak=peak)
+                )
         facts = survey(self.plan, self.folder, self.again, index, parts, self.events)
         for text in facts.warnings:
             self._warn(text)

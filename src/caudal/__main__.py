@@ -1,0 +1,5 @@
+"""`python -m caudal`: the command."""
+
+from caudal.cli.entry import main
+
+main()

@@ -1,0 +1,34 @@
+"""What a run knows of the small process that watches over it, by its environment."""
+
+from __future__ import annotations
+
+import os
+
+from caudal.core.units import Bytes
+
+WATCHER_BYTES = "CAUDAL_WATCHER_BYTES"
+"""What the watcher holds; set for every run that has one."""
+SMALLER_PLAN = "CAUDAL_SMALLER_PLAN"
+"""Set for a run that goes on after it was killed for want of memory: not on its stored plan again."""
+
+_SHARE = 0.85
+
+
+def is_watched() -> bool:
+    """Whether somebody watches."""
+    return WATCHER_BYTES in os.environ
+
+
+def watcher_bytes() -> Bytes:
+    """What the watcher takes of this run's budget."""
+    return Bytes(int(os.environ.get(WATCHER_BYTES, "0")))
+
+
+def must_take_less() -> bool:
+    """Whether this run was killed for want of memory before."""
+    return bool(os.environ.get(SMALLER_PLAN))
+
+
+def budget_below(predicted: Bytes) -> Bytes:
+    """The budget of the next plan, of what the last one said that it would hold."""
+    return Bytes(predicted * _SHARE)

@@ -1,0 +1,123 @@
+"""The end of a run has a name, and a run that the system killed for want of memory goes on with less."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from caudal.core.events import RunKilled, Warned, read
+from caudal.core.units import MIB
+from caudal.runs.supervisor import watch
+from tests.cgroups import memory_group
+
+CAUDAL = [sys.executable, "-m", "caudal"]
+NEIGHBOUR = Path(__file__).with_name("greedy_neighbour.py")
+
+
+def python(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def test_an_end_by_itself_keeps_its_code_and_a_signal_has_its_number() -> None:
+    ended = watch(python("raise SystemExit(4)"), {})
+    assert (ended.reason, ended.code, ended.signal) == ("ended", 4, 0)
+    killed = watch(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), {})
+    assert (killed.reason, killed.signal) == ("killed", signal.SIGKILL)
+
+
+def test_the_environment_reaches_the_child() -> None:
+    assert watch(python("import os; raise SystemExit(int(os.environ['N']))"), {"N": "3"}).code == 3
+
+
+def test_a_signal_to_the_watcher_is_handed_on() -> None:
+    child = """
+import signal, sys
+signal.signal(15, lambda *_: sys.exit(5))
+print("up", flush=True)
+signal.pause()
+"""
+    program = f"""
+from caudal.runs.supervisor import watch
+import sys
+sys.exit(watch([sys.executable, "-c", {child!r}], {{}}).code)
+"""
+    with subprocess.Popen(python(program), stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout
+        assert watcher.stdout.readline() == "up\n"
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(30) == 5
+
+
+def test_a_child_does_not_outlive_its_watcher() -> None:
+    child = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+    program = f"""
+from caudal.runs.supervisor import watch
+import sys
+watch([sys.executable, "-c", {child!r}], {{}})
+"""
+    with subprocess.Popen(python(program), stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout
+        watcher.stdout.readline()
+        watcher.kill()
+        assert watcher.stdout.read() == ""  # at its end: nobody has it open any more
+
+
+def test_the_watcher_itself_is_small() -> None:
+    program = """
+import sys
+import caudal.cli.entry, caudal.runs.supervisor
+from caudal.memory.meters import charged_bytes
+print(int(charged_bytes()), [name for name in ("torch", "numpy", "rasterio") if name in sys.modules])
+"""
+    done = subprocess.run(python(program), capture_output=True, text=True, check=True)
+    held, heavy = done.stdout.split(maxsplit=1)
+    assert heavy.strip() == "[]"
+    assert int(held) < 32 * MIB
+
+
+@pytest.mark.cgroup
+@pytest.mark.timeout(200)
+def test_a_run_killed_by_a_greedy_neighbour_goes_on_with_a_smaller_plan(
+    tiny_set: Path, tmp_path: Path
+) -> None:
+    spec, out = tmp_path / "spec.toml", tmp_path / "run"
+    spec.write_text(
+        f"""
+        task = "segmentation"
+        [data]
+        images = [{json.dumps(str(tiny_set))}]
+        [training]
+        steps = 60
+        batch = 16
+        validate_every = 60
+        checkpoint_steps = 5
+        """
+    )
+    with memory_group(700 * MIB) as group:
+        neighbour = subprocess.Popen([sys.executable, str(NEIGHBOUR), str(group), str(out / "events.jsonl")])
+        run = subprocess.Popen(
+            [*CAUDAL, "train", str(spec), "-o", str(out), "--ram", "600MiB", "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: (group / "cgroup.procs").write_text(str(os.getpid())),
+        )  # fmt: skip
+        output, errors = run.communicate()
+        neighbour.kill()
+        neighbour.wait()
+    assert run.returncode == 0, errors
+    assert "smaller plan" in errors
+    result = json.loads(output.splitlines()[-1])
+    killed = [event for event in read(out / "events.jsonl") if isinstance(event, RunKilled)]
+    assert [(one.reason, one.signal, one.goes_on) for one in killed] == [("oom_host", signal.SIGKILL, True)]
+    assert killed[0].peak_bytes > 100 * MIB
+    assert any(
+        isinstance(event, Warned) and "want of memory" in event.message
+        for event in read(out / "events.jsonl")
+    )
+    assert any("want of memory" in text for text in result["warnings"])
+    assert result["metrics"]["iou"] > 0.2
