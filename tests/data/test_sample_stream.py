@@ -138,7 +138,7 @@ def test_a_program_that_leaves_a_stream_open_ends(small: Path, how: str) -> None
 import caudal
 from tests.data import transforms
 if __name__ == "__main__":
-    batches = iter(caudal.stream({str(small)!r}, 32, ram="96MiB"{how}))
+    batches = iter(caudal.stream({str(small)!r}, 32, ram="128MiB"{how}))
     next(batches)
 """
     ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)

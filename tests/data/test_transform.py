@@ -73,8 +73,8 @@ def test_what_comes_out_is_what_the_function_gives_for_each_sample(
     kind: str, function: Callable[..., Any], where: str, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(kind)
-    plain = dict(by_sample(caudal.stream(folder, 16, ram="96MiB", shuffle=False)))
-    got = by_sample(caudal.stream(folder, 16, ram="96MiB", transform=function, transform_in=where))  # type: ignore[arg-type]
+    plain = dict(by_sample(caudal.stream(folder, 16, ram="128MiB", shuffle=False)))
+    got = by_sample(caudal.stream(folder, 16, ram="128MiB", transform=function, transform_in=where))  # type: ignore[arg-type]
     assert sorted(number for number, _sample in got) == sorted(plain)
     expected = [
         (number, {name: np.asarray(value) for name, value in function(plain[number]).items()})
@@ -85,7 +85,7 @@ def test_what_comes_out_is_what_the_function_gives_for_each_sample(
 
 def test_random_numbers_belong_to_the_sample_and_the_epoch_whoever_draws_them(small: Path) -> None:
     def run(**how: Any) -> list[tuple[int, dict[str, np.ndarray]]]:
-        return by_sample(caudal.stream(small, 50, ram="96MiB", transform=transforms.noisy, epochs=2, **how))
+        return by_sample(caudal.stream(small, 50, ram="128MiB", transform=transforms.noisy, epochs=2, **how))
 
     first = run(transform_in="threads", threads=1)
     assert same(first, run(transform_in="threads", threads=3))
@@ -97,7 +97,7 @@ def test_random_numbers_belong_to_the_sample_and_the_epoch_whoever_draws_them(sm
 @pytest.mark.parametrize("where", PLACES)
 def test_a_run_that_is_resumed_gives_what_it_would_have_given(small: Path, where: str) -> None:
     def make() -> caudal.Stream:
-        return caudal.stream(small, 50, ram="96MiB", transform=transforms.noisy, transform_in=where)  # type: ignore[arg-type]
+        return caudal.stream(small, 50, ram="128MiB", transform=transforms.noisy, transform_in=where)  # type: ignore[arg-type]
 
     whole, begun = by_sample(make()), make()
     head = []
@@ -123,7 +123,7 @@ def test_an_error_in_the_function_reaches_the_loop_and_names_the_sample(small: P
     stream = caudal.stream(
         small,
         50,
-        ram="96MiB",
+        ram="128MiB",
         shuffle=False,
         transform=transforms.picky,
         transform_in=where,  # type: ignore[arg-type]
@@ -135,7 +135,7 @@ def test_an_error_in_the_function_reaches_the_loop_and_names_the_sample(small: P
 
 def test_a_process_that_is_killed_is_an_error_that_says_so(small: Path) -> None:
     stream = caudal.stream(
-        small, 50, ram="96MiB", shuffle=True, seed=3, transform=transforms.doomed, transform_in="process"
+        small, 50, ram="128MiB", shuffle=True, seed=3, transform=transforms.doomed, transform_in="process"
     )
     with pytest.raises(WorkerDied, match="signal 9"):
         by_sample(stream)
@@ -143,16 +143,16 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(small: Path) -> None:
 
 def test_shapes_that_differ_are_refused_before_or_when_they_come(small: Path) -> None:
     with pytest.raises(DataError, match="for others"):
-        by_sample(caudal.stream(small, 50, ram="96MiB", transform=transforms.uneven))
+        by_sample(caudal.stream(small, 50, ram="128MiB", transform=transforms.uneven))
 
 
 def test_a_function_that_no_process_can_find_stays_in_threads_and_says_why(small: Path) -> None:
     local = lambda sample: transforms.stubborn(sample)  # noqa: E731 - it has to be nameless
-    stream = caudal.stream(small, 50, ram="96MiB", transform=local)
+    stream = caudal.stream(small, 50, ram="128MiB", transform=local)
     assert any("blocks other threads" in note for note in stream.plan.notes)
     assert len(by_sample(stream)) == 1200
     with pytest.raises(UsageError, match="process of its own"):
-        caudal.stream(small, 50, ram="96MiB", transform=local, transform_in="process")
+        caudal.stream(small, 50, ram="128MiB", transform=local, transform_in="process")
 
 
 def test_a_budget_that_leaves_nothing_for_reading_is_refused(small: Path) -> None:
@@ -174,7 +174,7 @@ def test_patches_are_transformed_and_the_whole_stays_in_the_budget(tmp_path: Pat
 
 
 def test_closing_in_the_middle_ends_threads_and_process(small: Path) -> None:
-    stream = caudal.stream(small, 50, ram="96MiB", transform=transforms.stubborn, transform_in="process")
+    stream = caudal.stream(small, 50, ram="128MiB", transform=transforms.stubborn, transform_in="process")
     next(iter(stream))
     stream.close()
     worker = Worker(Transform(transforms.halved, 0))

@@ -59,6 +59,11 @@ def charged_bytes(pid: int | None = None) -> Bytes:
     return Bytes(anonymous + shared)
 
 
+def _own_bytes() -> int:
+    status = _status("self")
+    return status.get("RssAnon", 0) + status.get("RssShmem", 0)
+
+
 class PeakMeter:
     """The exact peak of this process's charged bytes since `reset`.
 
@@ -134,7 +139,8 @@ class Watch:
     def _look(self) -> Bytes:
         with self._lock:
             now = Bytes(charged_bytes() + self._beside)
-            self._peak = Bytes(max(self._peak, now, self._exact.peak() + self._beside))
+            others = max(0, now - _own_bytes())  # the exact peak is this process's alone
+            self._peak = Bytes(max(self._peak, now, self._exact.peak() + others))
             # A new mark each time: file pages that came in since the last one would count as charged.
             if self._exact.resettable:
                 self._exact.reset()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import multiprocessing
+import os
 import pickle
 import traceback
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from caudal.data.batches import Ragged
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.transform.function import Transform, apply
 from caudal.memory.arena import Arena
-from caudal.memory.meters import charged_bytes
+from caudal.memory.meters import charged_bytes, descendants
 
 _START_SECONDS = 60
 
@@ -54,6 +55,7 @@ class Worker:
             pickle.dumps(transform)
         except Exception as error:  # every kind of object has its own reason
             raise _not_movable(str(error)) from error
+        known = set(descendants(os.getpid()))
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
@@ -68,6 +70,8 @@ class Worker:
         if ready != "ready":
             raise _not_movable(_("it did not start"))
         self._arenas: list[Arena] = []
+        # Beside the worker, the first start brings a process that tidies up after all of them.
+        self._started = [pid for pid in descendants(os.getpid()) if pid not in known]
 
     @property
     def pid(self) -> int:
@@ -76,8 +80,8 @@ class Worker:
 
     @property
     def charged(self) -> Bytes:
-        """Bytes that it holds by itself."""
-        return charged_bytes(self.pid)
+        """Bytes that were taken by starting it."""
+        return Bytes(sum(charged_bytes(pid) for pid in self._started))
 
     def attach(self, arena_in: Arena, arena_out: Arena) -> None:
         """Let it see two shared arenas."""
@@ -166,8 +170,6 @@ def _serve(pipe: Connection, transform: Transform) -> None:
 
 
 def _map(fd: int, size: int) -> memoryview:
-    import os
-
     try:
         return memoryview(mmap.mmap(fd, size))
     finally:
