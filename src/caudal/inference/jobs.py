@@ -31,7 +31,7 @@ class Job(Generic[T]):
                 return
             try:
                 self._found.append(self._call())
-            except BaseException as error:
+            except BaseException as error:  # raised by `result`
                 self._error = error
             self._call = None
 

@@ -59,8 +59,7 @@ def charged_bytes(pid: int | None = None) -> Bytes:
     return Bytes(anonymous + shared)
 
 
-def _own_bytes() -> int:
-    status = _status("self")
+def _charged(status: dict[str, int]) -> int:
     return status.get("RssAnon", 0) + status.get("RssShmem", 0)
 
 
@@ -89,8 +88,7 @@ class PeakMeter:
         status = _status("self")
         # File pages only grow while libraries load, so the smaller reading keeps the peak honest.
         file_bytes = min(self._file_bytes, status.get("RssFile", 0))
-        now = status.get("RssAnon", 0) + status.get("RssShmem", 0)
-        return Bytes(max(now, status.get("VmHWM", 0) - file_bytes))
+        return Bytes(max(_charged(status), status.get("VmHWM", 0) - file_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +116,9 @@ class Watch:
         self,
         hertz: float = 10.0,
         listen: Callable[[Bytes], None] | None = None,
-        beside: Bytes = Bytes(0),  # noqa: B008 - a number
+        beside: int = 0,
     ) -> None:
-        """`beside` is held by a process that belongs to the run and is not below this one."""
+        """`beside` bytes are held by a process that belongs to the run and is not below this one."""
         self._beside = beside
         self._period_seconds = 1.0 / hertz
         self._listen = listen
@@ -139,7 +137,7 @@ class Watch:
     def _look(self) -> Bytes:
         with self._lock:
             now = Bytes(charged_bytes() + self._beside)
-            others = max(0, now - _own_bytes())  # the exact peak is this process's alone
+            others = max(0, now - _charged(_status("self")))  # the exact peak is this process's alone
             self._peak = Bytes(max(self._peak, now, self._exact.peak() + others))
             # A new mark each time: file pages that came in since the last one would count as charged.
             if self._exact.resettable:

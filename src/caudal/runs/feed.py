@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,15 +9,14 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.core.units import Bytes
-from caudal.data.batches import Batch
+from caudal.data.passes import Pass
 from caudal.data.quarantine import Broken, Quarantine
 from caudal.data.sample_set import SampleSet
-from caudal.data.sample_stream import Meter, SampleStream
+from caudal.data.sample_stream import SampleStream
 from caudal.data.shuffle_quality import correlation_of
 from caudal.data.steps import Cut, Rank, Steps
 from caudal.data.stream_size import StreamSize
 from caudal.data.turns import Turns
-from caudal.memory.arena import Arena
 
 
 @dataclass(frozen=True)
@@ -54,29 +52,6 @@ class StreamPlan:
             ),
         ]
         return "\n".join([*lines, *self.notes])
-
-
-class Running(Protocol):
-    """A pass over the data. `epoch` and `position` are where the step after the last batch begins."""
-
-    epoch: int
-    position: int
-
-    @property
-    def meter(self) -> Meter:
-        """What happened so far."""
-        ...
-
-    @property
-    def arena(self) -> Arena:
-        """Where its batches lie."""
-        ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def close(self) -> None:
-        """Stop its threads and give its memory back."""
-        ...
 
 
 class Feed(Protocol):
@@ -135,7 +110,7 @@ class Feed(Protocol):
         """How many batches so many epochs have."""
         ...
 
-    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Running:
+    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Pass:
         """Begin at a position and go on to the end of epoch `epochs` - 1; `shared` with another process."""
         ...
 
@@ -220,7 +195,7 @@ class SampleFeed:
             total += len(Steps(self._set, turns, epoch, self._cut, self._rank))
         return total if self._cut.budget else total * epochs
 
-    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Running:
+    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Pass:
         """See `Feed.run`."""
         return SampleStream(
             self._set,

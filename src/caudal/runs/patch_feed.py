@@ -15,12 +15,13 @@ from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.chunks import Cutter
 from caudal.data.classes import Classes
 from caudal.data.index import Index
+from caudal.data.passes import Pass
 from caudal.data.quarantine import Broken
 from caudal.data.sample_stream import Meter
 from caudal.data.shuffle_quality import effective_share
 from caudal.data.stream import PatchStream, StreamSize
 from caudal.memory.arena import Arena
-from caudal.runs.feed import Running, StreamPlan
+from caudal.runs.feed import StreamPlan
 
 _MOST_OPEN = 256
 _CHUNK_COPIES = 2  # a chunk while it is decoded, and brought to its order
@@ -109,7 +110,7 @@ class PatchFeed:
         """See `Feed.batches`."""
         return epochs * self.samples_per_epoch // self._batch
 
-    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Running:
+    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Pass:
         """See `Feed.run`."""
         return _Patches(self, epoch, position, epochs, shared)
 

@@ -74,6 +74,7 @@ def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
 
 def validation_tiling(model: nn.Module) -> Tiling:
     """The tiling of scoring while and after training: the largest whose tiles a probe measures."""
+    # torch types every attribute of a module as a tensor or a module.
     context, multiple = int(model.receptive_field_px), int(model.multiple_px)  # type: ignore[arg-type]
     all_of_them = candidates(context, multiple, exact=False)
     fitting = [tiling for tiling in all_of_them if tiling.side_px <= _MOST_VALIDATION_PX]

@@ -12,13 +12,14 @@ from caudal.core.errors import DoesNotFit, UsageError
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
+from caudal.data.passes import Pass
 from caudal.data.quarantine import Broken
 from caudal.data.transform.function import Function, Output, Transform, learn
 from caudal.data.transform.probe import belongs_in_process
 from caudal.data.transform.process import Worker
 from caudal.data.transform.stage import RING_BATCHES, TransformStage
 from caudal.memory.arena import Arena
-from caudal.runs.feed import Feed, Running, StreamPlan
+from caudal.runs.feed import Feed, StreamPlan
 from caudal.runs.machine import processors
 
 Where = Literal["auto", "threads", "process"]
@@ -49,23 +50,28 @@ class TransformFeed:
         finally:
             running.close()
         self._ring_bytes = RING_BATCHES * self._largest(batch)
-        aside = min(_PROCESS_BYTES, ram // _PROCESS_SHARE)
-        try:
-            feed.resize(Bytes(ram - self._ring_bytes - aside))
-        except DoesNotFit as error:
-            raise DoesNotFit(
-                error.message,
-                _("Of {ram}, transformed batches take {ring} and a process to make them {aside}.").format(
-                    ram=ram, ring=Bytes(self._ring_bytes), aside=Bytes(aside)
-                ),
-                **error.facts,
-            ) from None
-        self._worker = self._choose(where, slow, Bytes(aside))
+        aside = self._divide(ram)
+        self._worker = self._choose(where, slow, aside)
         self._in_process = self._worker is not None
         if not self._in_process:  # the same order, and more read ahead
             open_blocks = feed.open_blocks
             feed.resize(Bytes(ram - self._ring_bytes))
             feed.fit(open_blocks)
+
+    def _divide(self, ram: Bytes) -> Bytes:
+        """Leave the feed what is left; how much is set aside for a process."""
+        aside = Bytes(min(_PROCESS_BYTES, ram // _PROCESS_SHARE))
+        try:
+            self._feed.resize(Bytes(ram - self._ring_bytes - aside))
+        except DoesNotFit as error:
+            raise DoesNotFit(
+                error.message,
+                _("Of {ram}, transformed batches take {ring} and a process to make them {aside}.").format(
+                    ram=ram, ring=Bytes(self._ring_bytes), aside=aside
+                ),
+                **error.facts,
+            ) from None
+        return aside
 
     def _learn(self, batch: Batch) -> tuple[list[Output], bool]:
         fields = {name: batch.numpy(name) for name in batch}
@@ -148,7 +154,7 @@ class TransformFeed:
 
     def resize(self, ram: Bytes) -> None:
         """See `Feed.resize`."""
-        self._feed.resize(ram)
+        self._divide(ram)
 
     def most_rows(self, name: str) -> int:
         """See `Feed.most_rows`."""
@@ -163,7 +169,7 @@ class TransformFeed:
         """See `Feed.batches`."""
         return self._feed.batches(epochs)
 
-    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Running:
+    def run(self, epoch: int, position: int, epochs: int, shared: bool = False) -> Pass:
         """See `Feed.run`."""
         worker, self._worker = self._worker, None
         if self._in_process and worker is None:

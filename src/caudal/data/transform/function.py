@@ -39,7 +39,7 @@ class Transform:
             else:
                 given = self._function(dict(sample))
             return {str(name): np.asarray(value) for name, value in given.items()}
-        except Exception as error:
+        except Exception as error:  # raised again, with the sample's number
             error.add_note(_("This happened in the transform of sample {number}.").format(number=number))
             raise
 

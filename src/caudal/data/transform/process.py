@@ -164,7 +164,7 @@ def _serve(pipe: Connection, transform: Transform) -> None:
         try:
             apply(transform, _open(views, inputs), _open(views, outputs), samples, epoch, 0, len(samples))
             error = None
-        except BaseException as raised:
+        except BaseException as raised:  # whatever it is, the parent raises it
             error = _sendable(raised)
         pipe.send(error)
 

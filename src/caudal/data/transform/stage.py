@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from caudal.data.batches import Batch
+from caudal.data.passes import Pass
 from caudal.data.sample_files.base import Array, Field, Ints
 from caudal.data.sample_stream import Meter
 from caudal.data.transform.function import Output, Transform, apply
@@ -24,29 +25,6 @@ from caudal.memory.arena import ALIGNMENT_BYTES, Arena
 from caudal.memory.ring import Ring, RingLease
 
 RING_BATCHES = 3  # in use, ready, and being made
-
-
-class Source(Protocol):
-    """Where batches come from; as `runs.feed.Running`."""
-
-    epoch: int
-    position: int
-
-    @property
-    def meter(self) -> Meter:
-        """What happened."""
-        ...
-
-    @property
-    def arena(self) -> Arena:
-        """Where its batches lie."""
-        ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def close(self) -> None:
-        """Stop, from any thread; whoever waits for a batch gets none."""
-        ...
 
 
 @dataclass
@@ -65,7 +43,7 @@ class TransformStage:
 
     def __init__(
         self,
-        source: Source,
+        source: Pass,
         transform: Transform,
         outputs: Sequence[Output],
         ring_bytes: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -137,7 +137,7 @@ def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
     try:
         return plan_spec(spec, tick, watched.budget_below(held))
     except DoesNotFit as error:
-        least = int(error.facts["needed"] * _PROBES_DIFFER)  # type: ignore[operator]
+        least = int(cast(int, error.facts["needed"]) * _PROBES_DIFFER)
         if least >= held:
             raise
         return plan_spec(spec, tick, Bytes(least))

@@ -16,18 +16,19 @@ from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
+from caudal.data.passes import Pass
 from caudal.data.quarantine import DEFAULT_LIMIT, Broken, Quarantine
 from caudal.data.sample_stream import Meter
 from caudal.data.steps import Cut, Rank
 from caudal.data.transform.function import Function
-from caudal.runs.feed import Feed, Running, SampleFeed, StreamPlan
+from caudal.runs.feed import Feed, SampleFeed, StreamPlan
 from caudal.runs.machine import processors, ram_budget, settle
 from caudal.runs.samples import Arrangement, open_set
 from caudal.runs.transform_feed import TransformFeed, Where
 
 DEFAULT_RAM = Bytes(512 * MIB)
 
-_RUNNING: weakref.WeakSet[Running] = weakref.WeakSet()
+_RUNNING: weakref.WeakSet[Pass] = weakref.WeakSet()
 
 
 @atexit.register
@@ -43,7 +44,7 @@ class Stream(IterableDataset[Batch]):
     def __init__(self, feed: Feed, epochs: int, headspace: bool) -> None:
         self._feed, self._epochs, self._headspace = feed, epochs, headspace
         self._epoch = self._position = 0
-        self._running: Running | None = None
+        self._running: Pass | None = None
         self._meter = Meter()
 
     @property
@@ -77,7 +78,7 @@ class Stream(IterableDataset[Batch]):
             self._meter = running.meter
             running.close()
 
-    def _same(self, running: Running) -> Iterator[Batch]:
+    def _same(self, running: Pass) -> Iterator[Batch]:
         """The first batch, as often as there would be batches: what a loop costs when data cost nothing."""
         first = next(iter(running), None)
         for _number in range(len(self) if first else 0):
