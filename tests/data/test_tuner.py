@@ -31,10 +31,19 @@ def test_a_starved_loop_gets_all_that_help_and_no_more(most: int, knee: int) -> 
 
 @given(st.integers(1, 8))
 def test_a_slow_loop_is_left_with_few_threads(most: int) -> None:
-    seen = run(Tuner(most, allowed=most), 8, 150.0, 80)
+    tuner = Tuner(most)
+    run(tuner, 8, 1e6, 80)
+    seen = run(tuner, 8, 150.0, 80)
     assert seen[-1] <= 3
     enough = [a for a in seen if a >= min(2, most)]
     assert len(enough) > 0.8 * len(seen)
+
+
+def test_all_work_until_the_first_batch_is_there() -> None:
+    tuner = Tuner(4)
+    assert tuner.allowed == 4
+    tuner.tell(10, 1.0, 1.0)
+    assert tuner.allowed == 1
 
 
 def test_it_never_leaves_its_range() -> None:

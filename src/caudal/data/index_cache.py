@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from caudal.data.index import Names
-from caudal.data.sample_files import sample_readers
+from caudal.data.sample_files import SAMPLE_READERS, name_of
 from caudal.data.sample_files.base import Array, Field, SampleReader
 from caudal.data.sample_set import Columns, SampleSet
 
-_VERSION = 1
+_VERSION = 2
 _META = "index.json"
 
 
@@ -58,7 +58,7 @@ def store(folder: Path, samples: SampleSet, root: Path) -> None:
         meta = {
             "version": _VERSION,
             "root": samples.root,
-            "reader": samples.reader.suffixes[0],
+            "reader": name_of(samples.reader),
             "fields": [[f.name, f.dtype.str, f.shape, f.categories] for f in samples.fields],
             "whole": samples.whole,
             "scratch_bytes": samples.scratch_bytes,
@@ -80,6 +80,8 @@ def load(folder: Path, root: Path, reader: SampleReader | None) -> SampleSet | N
         meta = json.loads((folder / _META).read_text())
         if meta["version"] != _VERSION or any(_time(name) != time for name, time in meta["folders"].items()):
             return None
+        if reader is None and meta["reader"] not in SAMPLE_READERS.names():
+            return None
         arrays = {name: np.load(folder / file, mmap_mode="r") for name, file in meta["files"].items()}
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -98,7 +100,7 @@ def load(folder: Path, root: Path, reader: SampleReader | None) -> SampleSet | N
         meta["root"],
         tuple(_field(*row) for row in meta["fields"]),
         columns,
-        reader or sample_readers()[meta["reader"]],
+        reader or SAMPLE_READERS.get(meta["reader"])(),
         meta["whole"],
         meta["scratch_bytes"],
         tuple(meta["notes"]),

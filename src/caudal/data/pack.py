@@ -148,7 +148,7 @@ def _write(
         os.posix_fallocate(handle, 0, shard.nbytes)
         stream = SampleStream(
             samples,
-            StreamSize.fit(samples, ram, batch, threads, False, None),
+            StreamSize.fit(samples, ram, batch, threads, False, lambda: 1.0),
             Cut(batch),
             seed=0,
             shuffle=False,

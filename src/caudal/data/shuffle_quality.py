@@ -46,9 +46,9 @@ def _pair_chance(ends: Ints, batch: int, open_blocks: int) -> float:
     # Batches that reach over several turns are counted in the order itself.
     same = pairs = 0.0
     batches = max(1, turns.samples // batch)
-    for k in np.unique(np.linspace(0, batches - 1, _TURNS).astype(np.int64)).tolist():
+    for k in sorted({int(at) for at in np.linspace(0, batches - 1, _TURNS)}):
         drawn = turns.draw(k * batch, min((k + 1) * batch, turns.samples))
-        counts = np.unique(drawn.visit, return_counts=True)[1].astype(np.float64)
+        counts = np.bincount(drawn.visit - drawn.visit.min()).astype(np.float64)
         same += (counts * (counts - 1)).sum()
         pairs += len(drawn.visit) * (len(drawn.visit) - 1)
     return same / pairs if pairs else 0.0
@@ -82,7 +82,8 @@ def intraclass_correlation(groups: list[Array]) -> float:
     """The intraclass correlation of values (n,) in groups, in [0, 1]."""
     values = np.concatenate(groups)
     group = np.repeat(np.arange(len(groups)), [len(one) for one in groups])
-    classes = np.unique(values)
+    ordered = np.sort(values)  # numpy.unique would first load numpy.ma, which takes as long as all of this
+    classes = ordered[np.append(True, ordered[1:] != ordered[:-1])]
     if values.dtype.kind in "iub" and len(classes) <= _MOST_CLASSES:
         table = np.zeros((len(groups), len(classes)))
         np.add.at(table, (group, np.searchsorted(classes, values)), 1)
@@ -115,7 +116,9 @@ def _labels_of(samples: SampleSet, label: Field, blocks: Array) -> list[Array]:
         if label.name in samples.columns.extra:
             groups.append(samples.columns.extra[label.name][first:last][:_LABELS_OF_BLOCK])
             continue
-        into = {one.name: np.empty(samples.shape(one, first, last), one.dtype) for one in samples.stored}
+        # Of raw files the labels can be read alone.
+        wanted = [label] if samples.raw else samples.stored
+        into = {one.name: np.empty(samples.shape(one, first, last), one.dtype) for one in wanted}
         try:
             parts.read(first, last, into)
         except UnreadableFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from caudal.core.units import MIB, Bytes
 from caudal.data.cells import CellSize
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
-from caudal.data.shuffle_quality import blocks_for, effective_share
+from caudal.data.shuffle_quality import blocks_for
 from caudal.data.turns import group_size
 from caudal.memory.arena import ALIGNMENT_BYTES
 
@@ -30,7 +31,6 @@ class StreamSize:
     """`arena_bytes` in all: a ring of `ring_bytes` for batches, and `cells` for blocks.
 
     `open_blocks` are open at once; `kept_cells` of the cells may hold blocks that stay for ever.
-    `effective_share` is the effective batch ÷ batch that is predicted.
     """
 
     arena_bytes: Bytes
@@ -39,7 +39,6 @@ class StreamSize:
     cell: CellSize
     open_blocks: int
     kept_cells: int
-    effective_share: float
 
     @classmethod
     def fit(
@@ -49,13 +48,13 @@ class StreamSize:
         batch: int,
         threads: int,
         shuffle: bool | float,
-        correlation: float | None,
+        correlation: Callable[[], float],
         open_blocks: int = 0,
     ) -> StreamSize:
         """Divide `ram` for batches of `batch` samples.
 
         `shuffle` is whether to, or the effective share that is asked for. `correlation` of labels within
-        blocks (see `shuffle_quality`); `None` counts as 1, the worst. `open_blocks` is what a run that is
+        blocks (see `shuffle_quality`) is asked for where it matters: labels may have to be read. `open_blocks` is what a run that is
         resumed had; otherwise it follows from the rest, but not from the number of threads.
 
         Raises:
@@ -75,19 +74,19 @@ class StreamSize:
             if largest > room:
                 raise _too_small(held + largest, ram, _("one sample of {size}").format(size=Bytes(largest)))
             ring = min(wanted_ring, room)
-            return cls(Bytes(ring + 2 * ALIGNMENT_BYTES), ring, 0, cell, 1, 0, 1.0)
+            return cls(Bytes(ring + 2 * ALIGNMENT_BYTES), ring, 0, cell, 1, 0)
         ends = samples.columns.block_ends
         blocks = len(ends)
         mean = len(samples) / blocks
-        rho = 1.0 if correlation is None else correlation
         wanted, least = 1, 1
-        if shuffle:
-            share = WANTED_SHARE if shuffle is True else float(shuffle)
-            wanted = blocks_for(share, ends, batch, rho)
-            least = 1 if shuffle is True else wanted
-            if shuffle is True:  # more are good for the batches of a while together, not for each alone
-                wanted = max(wanted, min(int(2 * mean), _MANY_OPEN))
-        wanted, least = (open_blocks, open_blocks) if open_blocks else (wanted, least)
+        if open_blocks:
+            wanted = least = open_blocks
+        elif shuffle is True:  # many are good for the batches of a while together, not for each alone
+            wanted = min(blocks, int(2 * mean), _MANY_OPEN)
+            if wanted < blocks:
+                wanted = max(wanted, blocks_for(WANTED_SHARE, ends, batch, correlation()))
+        elif shuffle:
+            wanted = least = blocks_for(float(shuffle), ends, batch, correlation())
         # What is left for blocks with two threads decides the order, so that other numbers do not change it.
         order_room = int(ram) - own - 2 * samples.scratch_bytes
         ring = max(largest, min(wanted_ring, min(room, order_room) // 3))
@@ -109,7 +108,6 @@ class StreamSize:
             cell,
             opened,
             kept,
-            effective_share(ends, batch, opened, rho) if shuffle else 1.0 / batch,
         )
 
     def parts(self, sizes: Ints) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """How many threads work: as few as keep the consumer from waiting, and never more than help.
 
-Climbs by one while the consumer waits, takes the step back when it brought nothing (the knee), and tries one
-less when nobody waits. Decided from what happened over some batches; it changes speed and never the order.
+All of them until the first batch is there. Then it climbs from one, by one while the consumer waits, takes
+the step back when it brought nothing (the knee), and tries one less when nobody waits. Decided from what happened over some batches; it changes speed and never the order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Tuner:
     """`allowed` of `most` threads may work."""
 
     most: int
-    allowed: int = 1
+    allowed: int = field(default=0, init=False)
     _batches: int = 0
     _samples: int = 0
     _stall_seconds: float = 0.0
@@ -29,10 +29,13 @@ class Tuner:
     _rest: int = 0
     _patience: int = _PATIENCE
 
+    def __post_init__(self) -> None:
+        self.allowed = self.most
+
     def tell(self, samples: int, stall_seconds: float, now: float) -> bool:
         """Hear of a batch that was handed out at the time `now` (seconds); whether `allowed` changed."""
         if self._began < 0:  # the first batch pays for the start
-            self._began = now
+            self._began, self.allowed = now, 1
             return False
         self._batches += 1
         self._samples += samples

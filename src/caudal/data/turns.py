@@ -126,7 +126,7 @@ class Turns:
         if self._single or self._all:
             return float((counts * (counts - 1)).sum() / max(1.0, self.samples * (self.samples - 1.0)))
         same = pairs = 0.0
-        for turn in np.unique(np.linspace(0, self.turns - 1, turns).astype(np.int64)).tolist():
+        for turn in sorted({int(at) for at in np.linspace(0, self.turns - 1, turns)}):
             alive = np.arange(turn, turn + self._open)
             given = self._given_until(alive, turn) - self._given(alive, turn)
             # Each block of a group gives as large a part of itself.

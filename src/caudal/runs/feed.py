@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from caudal.data.passes import Pass
 from caudal.data.quarantine import Broken, Quarantine
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_stream import SampleStream
-from caudal.data.shuffle_quality import correlation_of
+from caudal.data.shuffle_quality import correlation_of, effective_share
 from caudal.data.steps import Cut, Rank, Steps
 from caudal.data.stream_size import StreamSize
 from caudal.data.turns import Turns
@@ -133,7 +134,7 @@ class SampleFeed:
         self.seed, self.samples_per_epoch, self.open_blocks = seed, len(samples), 0
         self._set, self._cut, self._ram, self._shuffle = samples, cut, ram, shuffle
         self._threads, self._rank, self._quarantine, self._debug = threads, rank, quarantine, debug
-        self._correlation = correlation_of(samples, seed) if shuffle else None
+        self._correlation = cache(lambda: correlation_of(samples, seed))
         self.fit(0)
 
     @property
@@ -154,10 +155,14 @@ class SampleFeed:
             self._cut.batch,
             self._threads,
             self._shuffle,
-            self._correlation,
+            self._worst_correlation,
             open_blocks,
         )
         self.open_blocks = self._size.open_blocks
+
+    def _worst_correlation(self) -> float:
+        known = self._correlation()
+        return 1.0 if known is None else known
 
     def resize(self, ram: Bytes) -> None:
         """See `Feed.resize`."""
@@ -180,11 +185,19 @@ class SampleFeed:
             self._size.arena_bytes,
             self._cut.batch,
             self.open_blocks,
-            self._cut.batch * self._size.effective_share,
-            self._correlation,
+            self._effective_batch(),
+            self._correlation() if self._shuffle else None,
             self._threads,
             self._set.notes,
         )
+
+    def _effective_batch(self) -> float:
+        if self._set.direct:
+            return float(self._cut.batch)
+        if not self._shuffle:
+            return 1.0
+        ends, batch = self._set.columns.block_ends, self._cut.batch
+        return batch * effective_share(ends, batch, self.open_blocks, self._worst_correlation())
 
     def batches(self, epochs: int) -> int:
         """See `Feed.batches`."""

@@ -23,6 +23,12 @@ SAMPLE_READERS = Registry(
 )
 
 
+def name_of(reader: SampleReader) -> str:
+    """The name that a reader is registered by; empty for one that is not."""
+    named = (name for name in SAMPLE_READERS.names() if SAMPLE_READERS.get(name) is type(reader))
+    return next(named, "")
+
+
 @cache
 def sample_readers() -> dict[str, SampleReader]:
     """Readers by file name suffix."""

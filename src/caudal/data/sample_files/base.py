@@ -61,7 +61,8 @@ class Part:
     of each sample's first byte, for every field; then nothing has to be decoded, and `ends` may say that
     every sample is a block. `checks` (blocks, fields) are the CRC-32 of each field's bytes, where the file
     has them; then `ends` says what they cover. `scratch_bytes` is the most that `read` holds beside its
-    result, for one block. `left_out` are sentences about what of the file is not read.
+    result, for one block. `left_out` are sentences about what of the file is not read. `notes` are the
+    reader's own, so that it need not look at the header again for every block.
     """
 
     fields: tuple[Field, ...]
@@ -72,6 +73,7 @@ class Part:
     scratch_bytes: int = 0
     codec: str = "raw"
     left_out: tuple[str, ...] = ()
+    notes: object = None
 
     @property
     def samples(self) -> int:

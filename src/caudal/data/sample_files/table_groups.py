@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from caudal.data.sample_files.table_footer import Footer, read_footer
 
 _BUFFER_BYTES = 1 << 20
 _SMALL_BYTES = 1 << 24
-_BATCH_ROWS = 1 << 14
+_BATCH_ROWS = 1 << 14  # of texts
 _BATCH_LISTS = 1 << 8  # how long lists are is not known before
 
 
@@ -47,7 +47,7 @@ def parquet_part(file: ByteFile, whole: bool) -> Part:
     """
     path, footer = Path(file.name), read_footer(file)
     with _open(file, footer) as table:
-        schema = table.schema_arrow
+        schema, metadata = table.schema_arrow, table.metadata
         check_names(path, schema.names)
         fields, rows, sentences, leaf = [], {}, [], 0
         for name, kind in zip(schema.names, schema.types, strict=True):
@@ -82,6 +82,7 @@ def parquet_part(file: ByteFile, whole: bool) -> Part:
         scratch_bytes=scratch_bytes,
         codec="parquet",
         left_out=tuple(sentences),
+        notes=(footer, metadata),
     )
 
 
@@ -91,9 +92,10 @@ def parquet_read(file: ByteFile, part: Part, block: int, into: Mapping[str, Arra
     Raises:
         UnreadableFile: broken, or not what `part` says.
     """
-    path, footer = Path(file.name), read_footer(file)
+    path = Path(file.name)
+    footer, metadata = cast("tuple[Footer, Arrow]", part.notes)
     groups = [group for group, count in enumerate(footer.rows) if count]
-    with _open(file, footer) as table:
+    with _open(file, footer, metadata) as table:
         chosen = groups if part.samples == 1 else groups[block : block + 1]
         for field in part.fields:
             filler = Filler(path, field, into[field.name])
@@ -103,19 +105,21 @@ def parquet_read(file: ByteFile, part: Part, block: int, into: Mapping[str, Arra
 
 
 @contextmanager
-def _open(file: ByteFile, footer: Footer) -> Iterator[Any]:
+def _open(file: ByteFile, footer: Footer, metadata: Arrow = None) -> Iterator[Arrow]:
     path = Path(file.name)
     # A buffered stream allocates what a page claims, up to 2 GiB, before it reads; small chunks do without.
     buffer_bytes = _BUFFER_BYTES if footer.stored_bytes > _SMALL_BYTES else 0
     parquet = arrow(path, "pyarrow.parquet")
     with (
         table_errors(path),
-        parquet.ParquetFile(FileObject(file), buffer_size=buffer_bytes, pre_buffer=False) as table,
+        parquet.ParquetFile(
+            FileObject(file), metadata=metadata, buffer_size=buffer_bytes, pre_buffer=False
+        ) as table,
     ):
         yield table
 
 
-def _pieces(path: Path, table: Any, name: str, groups: Sequence[int] | None = None) -> Iterator[Arrow]:
+def _pieces(path: Path, table: Arrow, name: str, groups: Sequence[int] | None = None) -> Iterator[Arrow]:
     """A column in pieces, so that no row group has to be held."""
     chosen = list(range(table.num_row_groups) if groups is None else groups)
     if not chosen:
@@ -130,10 +134,10 @@ def _batch_rows(path: Path, kind: Arrow) -> int:
     if is_ragged(path, kind):
         return _BATCH_LISTS
     field = number_field(path, "", kind, whole=False, nulls=False)
-    return max(1, min(_BATCH_ROWS, _BUFFER_BYTES // max(1, field.row_bytes))) if field else _BATCH_ROWS
+    return max(1, _BUFFER_BYTES // max(1, field.row_bytes)) if field else _BATCH_ROWS
 
 
-def _list_field(path: Path, table: Any, name: str, kind: Arrow) -> tuple[Field | None, Array]:
+def _list_field(path: Path, table: Arrow, name: str, kind: Arrow) -> tuple[Field | None, Array]:
     """The field of a column of lists, and the length of each list."""
     if number_field(path, name, kind, whole=False, nulls=False) is None:
         return None, np.zeros(0, np.int64)
