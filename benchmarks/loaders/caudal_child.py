@@ -26,7 +26,8 @@ def batches(job: child.Job) -> Iterator[Any]:
     import caudal
 
     options: dict[str, Any] = {"ram": "128MiB", "threads": 2} | dict(job.options)
-    joined = options.pop("joined", False)
+    if options.pop("joined", False) and not job.check:  # the check compares single graphs
+        options["join_graphs"] = True
     if not job.own and job.kind in ARRANGEMENT:
         options.setdefault("samples", ARRANGEMENT[job.kind])
     if job.kind == "photographs":
@@ -37,22 +38,7 @@ def batches(job: child.Job) -> Iterator[Any]:
     with caudal.stream(
         job.own or job.set, batch_size=job.batch, seed=job.seed, epochs=epochs, **options
     ) as stream:
-        if joined and not job.check:
-            yield from map(Joined, stream)
-        else:
-            yield from stream
-
-
-class Joined:
-    """A batch of graphs made one graph, as the peers deliver it."""
-
-    def __init__(self, batch: Any) -> None:
-        from caudal.data.graphs import disjoint_union
-
-        found = {name: batch.numpy(name) for name in batch}
-        ends = {name: value.ends for name, value in found.items() if hasattr(value, "ends")}
-        values = {name: getattr(value, "values", value) for name, value in found.items()}
-        self.arrays, self.size = disjoint_union(values, ends), batch.size
+        yield from stream
 
 
 def columns(batch: Any) -> dict[str, Any]:
@@ -63,8 +49,6 @@ def columns(batch: Any) -> dict[str, Any]:
 
 def arrays(batch: Any) -> list[Any]:
     """Everything in a batch; ragged fields as they lie in memory."""
-    if isinstance(batch, Joined):
-        return list(batch.arrays.values())
     fields = [batch[name] for name in batch]
     return [part for value in fields for part in (value if hasattr(value, "ends") else [value])]
 

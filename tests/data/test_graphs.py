@@ -1,4 +1,4 @@
-"""A batch of graphs is what torch_geometric makes of it, and no batch is above its budget."""
+"""A batch of graphs is what torch_geometric makes of it, from arrays and from a stream."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from caudal.core.errors import DataError
+import caudal
+from caudal.core.errors import UsageError
 from caudal.data.byte_file import LocalFile
-from caudal.data.graphs import by_budget, disjoint_union
+from caudal.data.graphs import join
 from caudal.data.sample_files.tu import TuReader
 
 
@@ -32,6 +32,31 @@ def batches(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndar
     return values, nodes, edges
 
 
+def joined(
+    values: dict[str, np.ndarray], nodes: np.ndarray, edges: np.ndarray, graph_ends: np.ndarray
+) -> list[dict[str, np.ndarray]]:
+    """What `join` makes of several batches at once, batch by batch."""
+    node_ends, edge_ends = np.cumsum(nodes), np.cumsum(edges)
+    edge_index, number = np.empty((2, edges.sum()), np.int64), np.empty(nodes.sum(), np.int64)
+    ptrs = join(values["edges"], node_ends, edge_ends, graph_ends, edge_index, number)
+    batches, first = [], 0
+    for last, ptr in zip(graph_ends.tolist(), ptrs, strict=True):
+        rows = slice(nodes[:first].sum(), nodes[:last].sum())
+        lines = slice(edges[:first].sum(), edges[:last].sum())
+        batches.append(
+            {
+                "x": values["x"][rows],
+                "edge_attr": values["edge_attr"][lines],
+                "y": values["y"][first:last],
+                "edge_index": edge_index[:, lines],
+                "batch": number[rows],
+                "ptr": ptr,
+            }
+        )
+        first = last
+    return batches
+
+
 def assert_as_torch_geometric(values: dict[str, np.ndarray], nodes: np.ndarray, edges: np.ndarray) -> None:
     torch = pytest.importorskip("torch")
     geometric = pytest.importorskip("torch_geometric.data")
@@ -48,13 +73,13 @@ def assert_as_torch_geometric(values: dict[str, np.ndarray], nodes: np.ndarray, 
         )
         for k in range(len(nodes))
     ]
-    theirs = geometric.Batch.from_data_list(graphs)
-    ours = disjoint_union(values, {"x": np.cumsum(nodes), "edges": np.cumsum(edges)})
-    assert set(ours) == {"x", "edge_index", "edge_attr", "batch", "ptr", "y"}
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name].numpy(), err_msg=name)
-        assert value.dtype == theirs[name].numpy().dtype, name
-    assert ours["edge_index"].flags.c_contiguous
+    for cuts in ([len(nodes)], [len(nodes) // 2, len(nodes)] if len(nodes) > 1 else [len(nodes)]):
+        batches = joined(values, nodes, edges, np.array(cuts))
+        for ours, first, last in zip(batches, [0, *cuts], cuts, strict=False):
+            theirs = geometric.Batch.from_data_list(graphs[first:last])
+            for name, value in ours.items():
+                np.testing.assert_array_equal(value, theirs[name].numpy(), err_msg=name)
+                assert value.dtype == theirs[name].numpy().dtype, name
 
 
 @settings(max_examples=50, deadline=None)
@@ -82,7 +107,7 @@ def test_taking_the_union_apart_gives_the_graphs_back(
     batch: tuple[dict[str, np.ndarray], np.ndarray, np.ndarray],
 ) -> None:
     values, nodes, edges = batch
-    union = disjoint_union(values, {"x": np.cumsum(nodes), "edges": np.cumsum(edges)})
+    (union,) = joined(values, nodes, edges, np.array([len(nodes)]))
     start, stop = union["edge_index"]
     np.testing.assert_array_equal(union["batch"][start], union["batch"][stop])
     np.testing.assert_array_equal(union["batch"][start], np.repeat(np.arange(len(nodes)), edges))
@@ -92,30 +117,31 @@ def test_taking_the_union_apart_gives_the_graphs_back(
     np.testing.assert_array_equal(np.diff(union["ptr"]), nodes)
 
 
-def greedy(costs: list[int], most: int) -> list[int]:
-    """The plain truth beside `by_budget`."""
-    ends, held = [], 0
-    for k, cost in enumerate(costs):
-        if k and held + cost > most:
-            ends.append(k)
-            held = 0
-        held += cost
-    return [*ends, len(costs)] if costs else []
+@pytest.mark.parametrize(("batch_size", "ram"), [(16, "64MiB"), (100, "64MiB")])
+def test_a_stream_joins_the_graphs_of_each_batch(data_dir: Path, batch_size: int, ram: str) -> None:
+    folder = data_dir / "graph_aids_tu"
+    options = {"batch_size": batch_size, "node_budget": 40 * batch_size, "seed": 5, "ram": ram, "epochs": 2}
+    apart, together = caudal.stream(folder, **options), caudal.stream(folder, join_graphs=True, **options)
+    pairs = 0
+    for one, union in zip(apart, together, strict=True):
+        np.testing.assert_array_equal(one.samples, union.samples)
+        assert one.ends_step == union.ends_step
+        assert union.size == len(one.samples)
+        nodes, edges = one.numpy("x").lengths, one.numpy("edges").lengths
+        values = {name: one.numpy(name) for name in one}
+        values = {name: getattr(value, "values", value) for name, value in values.items()}
+        values.setdefault("edge_attr", np.zeros((edges.sum(), 0)))
+        (expected,) = joined(values, nodes, edges, np.array([len(nodes)]))
+        assert set(union) == (set(one) - {"edges"}) | {"edge_index", "batch", "ptr"}
+        for name in union:
+            found = union[name].numpy()
+            wanted = expected[name] if name in expected else values[name]
+            np.testing.assert_array_equal(found, wanted, err_msg=name)
+        pairs += 1
+    assert pairs > 2
 
 
-@settings(max_examples=200)
-@given(hnp.arrays(np.int64, st.integers(0, 40), elements=st.integers(0, 20)), st.integers(20, 60))
-def test_batches_are_as_large_as_the_budget_lets_them_be(costs: np.ndarray, most: int) -> None:
-    ends = by_budget(costs, most)
-    assert ends.dtype == np.int64
-    assert ends.tolist() == greedy(costs.tolist(), most)
-    assert all(part.sum() <= most for part in np.split(costs, ends[:-1])) if len(costs) else not len(ends)
-
-
-def test_a_graph_above_the_budget_is_refused_with_what_would_do() -> None:
-    with pytest.raises(DataError) as caught:
-        by_budget(np.array([3, 12, 4, 15]), 10)
-    assert caught.value.message == "Graph 1 has 12 nodes, and a batch may count 10 at most."
-    assert "at least 15" in caught.value.hint
-    assert caught.value.facts == {"graph": 1, "cost": 12, "most": 10}
-    assert by_budget(np.array([3, 12, 4, 15]), 15).tolist() == [2, 3, 4]
+def test_what_has_no_edges_is_not_joined(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((10, 3)))
+    with pytest.raises(UsageError, match="edges"):
+        caudal.stream(tmp_path, join_graphs=True)

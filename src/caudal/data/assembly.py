@@ -7,47 +7,21 @@ matter of `sample_stream`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from caudal.core.errors import UnreadableFile
-from caudal.data import mapped
-from caudal.data.batches import Batch
+from caudal.data import graphs, mapped
+from caudal.data.batches import Batch, Ragged
 from caudal.data.cells import Cells
+from caudal.data.jobs import Job
 from caudal.data.mapped import MappedFiles
 from caudal.data.open_parts import OpenParts
 from caudal.data.quarantine import Quarantine
-from caudal.data.sample_files.base import Array, Field, Ints
+from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
-from caudal.data.steps import Step
 from caudal.memory.arena import Arena
-from caudal.memory.ring import RingLease
-
-
-@dataclass
-class Job:
-    """A batch on its way. `pending` pieces of it are not there yet."""
-
-    step: Step
-    samples: Ints
-    visits: Ints
-    ends_step: bool
-    nbytes: int
-    lease: RingLease | None = None
-    batch: Batch | None = None
-    pending: int = 0
-    gathered: bool = False
-    apart: dict[str, list[Array]] = field(default_factory=dict)
-    lent: list[tuple[Field, int]] = field(default_factory=list)
-    replaced: bool = False
-
-    @property
-    def made(self) -> Batch:
-        """The batch, once it is laid out."""
-        assert self.batch is not None
-        return self.batch
 
 
 class Assembly:
@@ -57,11 +31,12 @@ class Assembly:
         """With `shared` every byte lies in the lease, where another process may see it."""
         self._set, self._quarantine = samples, quarantine
         self._parts = OpenParts(samples)
-        self._mapped = MappedFiles(samples) if mapped.pays(samples) and not shared else None
+        apart = mapped.pays(samples) and not shared and not samples.joined
+        self._mapped = MappedFiles(samples) if apart else None
         self._ragged = [one.name for one in samples.stored if one.ragged]
 
     def lay_out(self, job: Job, samples: Ints) -> None:
-        """The arrays of a batch, in its lease."""
+        """The arrays of a job, in its lease."""
         assert job.lease is not None
         arrays, ends, at = {}, {}, 0
         for one in self._set.fields:
@@ -75,9 +50,47 @@ class Assembly:
             at += Arena.size_of(arrays[one.name].nbytes) if arrays[one.name].nbytes else 0
         for name, values in self._set.columns.extra.items():
             arrays[name][:] = values[samples]
-        job.batch = Batch(arrays, ends, samples.copy(), job.step.epoch, job.ends_step)
+        job.whole = Batch(arrays, ends, samples.copy(), job.epoch, job.portions[-1].ends)
+        job.whole_bytes = at
         if self._mapped and len(samples):
-            job.apart = {name: job.batch.set_apart(name) for name in self._ragged}
+            job.apart = {name: job.whole.set_apart(name) for name in self._ragged}
+
+    def complete(self, job: Job) -> None:
+        """Make batches of what is there now."""
+        if job.replaced:
+            # Substitutes are no longer than what they stand for: the gaps are closed.
+            job.made.shorten({name: self._set.rows(name, job.made.samples) for name in self._ragged})
+        if self._set.joined:
+            job.batches, job.whole = self._joined(job), None
+        elif len(job.portions) > 1:
+            job.batches = [job.made.part(one.begin, one.end, one.ends) for one in job.portions]
+            job.whole = None
+        else:
+            job.batches = [job.made]
+
+    def _joined(self, job: Job) -> list[Batch]:
+        """The batches of a job in which the graphs of each are one."""
+        assert job.lease is not None
+        found = {name: job.made.numpy(name) for name in job.made}
+        values = {name: one.values if isinstance(one, Ragged) else one for name, one in found.items()}
+        nodes, edges = found[graphs.NODES].ends, found[graphs.EDGES].ends
+        edges_E2 = values.pop(graphs.EDGES)
+        edge_index = job.lease.array((2, len(edges_E2)), np.dtype(np.int64), job.whole_bytes)
+        at = job.whole_bytes + Arena.size_of(edge_index.nbytes)
+        number = job.lease.array((len(values[graphs.NODES]),), np.dtype(np.int64), at)
+        ends = np.array([one.end for one in job.portions], np.int64)
+        ptrs = graphs.join(edges_E2, nodes, edges, ends, edge_index, number)
+        batches = []
+        for portion, ptr in zip(job.portions, ptrs, strict=True):
+            spans = {
+                name: job.made.span(name, portion.begin, portion.end) for name in (*values, graphs.EDGES)
+            }
+            arrays = {name: value[spans[name]] for name, value in values.items()}
+            arrays["edge_index"] = edge_index[:, spans[graphs.EDGES]]
+            arrays["batch"], arrays["ptr"] = number[spans[graphs.NODES]], ptr
+            samples = job.made.samples[portion.begin : portion.end]
+            batches.append(Batch(arrays, {}, samples, job.epoch, portion.ends))
+        return batches
 
     def read(self, job: Job, piece: Ints) -> None:
         """Read the samples at the places `piece` of a batch."""
@@ -141,24 +154,20 @@ class Assembly:
         for one, sample in job.lent:
             self._mapped.clean(one, sample)
 
-    def shorten(self, job: Job) -> None:
-        """Close the gaps that substitutes left: they are no longer than what they stand for."""
-        job.made.shorten({name: self._set.rows(name, job.made.samples) for name in self._ragged})
-
     def load(self, cells: Cells, block: int, cell: int) -> None:
         """Read a block into a cell."""
         first, last = self._set.block_begin(block), int(self._set.columns.block_ends[block])
         self._quarantine.read_block(self._parts, first, last, cells.views(cell, block))
 
     def gather(self, job: Job, cells: Cells, cell_of: dict[int, int], first_visit: int) -> None:
-        """Make a batch of samples whose blocks lie in `cell_of[first_visit + visit]`.
+        """Fill a job with samples whose blocks lie in `cell_of[first_visit + visit]`.
 
         Raises:
             DataError: nothing can stand in for a broken sample.
         """
-        samples, visits = self._quarantine.substitutes(job.step, job.samples, job.visits)
-        if samples is not job.samples and int(self._set.sample_bytes(samples).sum()) > job.nbytes:
-            raise self._quarantine.no_substitute(int(job.samples[0]))
+        samples, visits = job.samples, job.visits
+        if self._quarantine.knows_any:
+            samples, visits = self._substitutes(job)
         self.lay_out(job, samples)
         where = np.array([cell_of[first_visit + visit] for visit in visits.tolist()], np.int64)
         into = {}
@@ -166,6 +175,16 @@ class Assembly:
             found: Any = job.made.numpy(one.name)
             into[one.name] = found.values if one.ragged else found
         cells.gather(samples, where, into)
+
+    def _substitutes(self, job: Job) -> tuple[Ints, Ints]:
+        samples, visits = job.samples.copy(), job.visits.copy()
+        for one in job.portions:
+            span = slice(one.begin, one.end)
+            samples[span], visits[span] = self._quarantine.substitutes(one.step, samples[span], visits[span])
+        changed = (samples != job.samples).any()
+        if changed and int(self._set.sample_bytes(samples).sum()) > job.nbytes:
+            raise self._quarantine.no_substitute(int(job.samples[0]))
+        return samples, visits
 
     def close(self) -> None:
         """Close every file."""

@@ -149,6 +149,20 @@ class Batch(Mapping[str, Any]):
             self._arrays[name][:] = kept
             self._ends[name] = np.cumsum(lengths)
 
+    def span(self, name: str, first: int, last: int) -> slice:
+        """Where the samples `first` … `last` - 1 lie in the joined array of the field `name`."""
+        if name not in self._ends:
+            return slice(first, last)
+        ends = self._ends[name]
+        return slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]) if last else 0)
+
+    def part(self, first: int, last: int, ends_step: bool) -> Batch:
+        """The samples `first` … `last` - 1 as a batch of their own, in the same memory."""
+        spans = {name: self.span(name, first, last) for name in self._arrays}
+        arrays = {name: array[spans[name]] for name, array in self._arrays.items()}
+        ends = {name: rows[first:last] - spans[name].start for name, rows in self._ends.items()}
+        return Batch(arrays, ends, self.samples[first:last], self.epoch, ends_step)
+
     def set_apart(self, name: str) -> list[Array]:
         """Let the samples of a ragged field lie apart; the list of them, to be filled with others."""
         self._parts[name] = list(Ragged(self._arrays[name], self._ends[name]))

@@ -1,71 +1,42 @@
-"""Batches of small graphs: how many go into one, and one large graph out of many. It reads no files.
+"""Batches of small graphs: one graph out of many, in which no edge joins two of them. It reads no files.
 
-Shapes: B graphs, N nodes and E edges of all graphs of a batch together, F and D features of a node and of
-an edge. A batch has the form that torch_geometric takes, without needing it.
+Shapes: G graphs, N nodes and E edges of all of them together. A batch has the form that torch_geometric
+takes (`x`, `edge_index`, `batch`, `ptr`), without needing it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from caudal.core.errors import DataError
-from caudal.core.messages import _
 from caudal.data.sample_files.base import Array, Ints
 
+NODES, EDGES = "x", "edges"  # the ragged fields that make a sample a graph
+_INT64 = np.dtype(np.int64)
 
-def disjoint_union(values: Mapping[str, Array], ends: Mapping[str, Ints]) -> dict[str, Array]:
-    """The graphs of a batch as one graph in which no edge joins two of them.
 
-    `values` are the joined fields of the batch: `x` (N, F), `edges` (E, 2) with nodes counted from 0 within
-    each graph, and whatever else; `ends["x"]` and `ends["edges"]` (B,) are the rows after each graph's last.
+def joined_bytes(nodes: Ints, edges: Ints) -> Ints:
+    """What `join` writes for each of G graphs with so many nodes and edges (G,)."""
+    return (nodes + 2 * edges) * _INT64.itemsize
+
+
+def join(
+    edges_E2: Array, node_ends: Ints, edge_ends: Ints, graph_ends: Ints, edge_index_2E: Ints, batch_N: Ints
+) -> list[Ints]:
+    """Join the graphs of several batches at once, batch by batch.
+
+    `edges_E2` are pairs of nodes, counted from 0 within each graph; `node_ends` and `edge_ends` (G,) the rows
+    after each graph's last; `graph_ends` the number of graphs up to the end of each batch. Fills
+    `edge_index_2E`, nodes counted through their batch, and `batch_N`, the graph of each node in its batch.
 
     Returns:
-        `x` as it is; `edge_index` (2, E) int64, with nodes counted through the batch; `batch` (N,) int64,
-        the graph of each node; `ptr` (B + 1,) int64, the first node of each graph and at last N; and
-        every other field (`edge_attr`, `y`, …) as it is.
+        `ptr` of each batch: the first node of each of its graphs, and at last the number of its nodes.
     """
-    node_ends, edge_ends = ends["x"], ends["edges"]
-    assert len(node_ends) == len(edge_ends), "ends of different batches"
-    ptr = np.concatenate([np.zeros(1, np.int64), node_ends])
-    edges = values["edges"]
-    assert ptr[-1] == len(values["x"]), "the ends of nodes go with other nodes"
-    assert (edge_ends[-1] if len(edge_ends) else 0) == len(edges), "the ends of edges go with other edges"
-    first_node = np.repeat(ptr[:-1], np.diff(edge_ends, prepend=0))
-    edge_index = np.empty((2, len(edges)), np.int64)
-    np.add(edges.T, first_node, out=edge_index)
-    others = {name: value for name, value in values.items() if name != "edges"}
-    batch = np.repeat(np.arange(len(node_ends), dtype=np.int64), np.diff(ptr))
-    return others | {"edge_index": edge_index, "batch": batch, "ptr": ptr}
-
-
-def by_budget(costs: Ints, most: int) -> Ints:
-    """Cut a sequence of graphs into batches: the number of graphs before each batch's end, (batches,) int64.
-
-    `costs` (graphs,) is what each graph takes, such as its nodes and edges, none below 0. Each batch takes
-    as many graphs as come to `most` together, in their order; the last may be smaller.
-
-    Raises:
-        DataError: a graph alone costs more than `most`.
-    """
-    assert not len(costs) or costs.min() >= 0, "a graph cannot cost less than nothing"
-    above = np.flatnonzero(costs > most)
-    if len(above):
-        graph, cost, largest = int(above[0]), int(costs[above[0]]), int(costs.max())
-        raise DataError(
-            _("Graph {graph} has {cost} nodes, and a batch may count {most} at most.").format(
-                graph=graph, cost=cost, most=most
-            ),
-            _("Let a batch count at least {cost}, or leave out larger graphs.").format(cost=largest),
-            graph=graph,
-            cost=cost,
-            most=most,
-        )
-    total = np.cumsum(costs, dtype=np.int64)
-    ends, end, before = [], 0, 0
-    while end < len(costs):
-        end = int(np.searchsorted(total, before + most, side="right"))
-        before = int(total[end - 1])
-        ends.append(end)
-    return np.array(ends, np.int64)
+    graphs = np.diff(graph_ends, prepend=0)
+    firsts = graph_ends - graphs
+    starts = np.concatenate([np.zeros(1, np.int64), node_ends])
+    in_batch = starts[:-1] - np.repeat(starts[firsts], graphs)  # each graph's first node
+    np.add(edges_E2.T, np.repeat(in_batch, np.diff(edge_ends, prepend=0)), out=edge_index_2E)
+    number = np.arange(len(node_ends)) - np.repeat(firsts, graphs)
+    batch_N[:] = np.repeat(number, np.diff(starts))
+    spans = zip(firsts.tolist(), graph_ends.tolist(), strict=True)
+    return [starts[first : last + 1] - starts[first] for first, last in spans]

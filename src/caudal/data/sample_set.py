@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from caudal.data import graphs
 from caudal.data.index import Names
 from caudal.data.sample_files.base import Array, Field, Ints, SampleReader
 
@@ -47,6 +48,7 @@ class SampleSet:
     """`fields` of the files and, after them, of `columns.extra`; what the user should know in `notes`.
 
     `unreadable` are files that would hold one sample each and are not in the set: their names, and why.
+    With `joined` samples are graphs, and a batch of them is one graph; see `graphs`.
     """
 
     root: str
@@ -57,6 +59,7 @@ class SampleSet:
     scratch_bytes: int
     notes: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
+    joined: bool = False
 
     def __len__(self) -> int:
         return int(self.columns.file_ends[-1])
@@ -88,10 +91,12 @@ class SampleSet:
         return before
 
     def sample_bytes(self, samples: Ints) -> Ints:
-        """Bytes of each sample in memory, all fields."""
+        """Bytes of each sample in a batch, all fields."""
         total = np.zeros(len(samples), np.int64)
         for one in self.fields:
             total += one.row_bytes * (self.rows(one.name, samples) if one.ragged else 1)
+        if self.joined:
+            total += graphs.joined_bytes(self.rows(graphs.NODES, samples), self.rows(graphs.EDGES, samples))
         return total
 
     def largest_bytes(self, count: int) -> tuple[int, int]:

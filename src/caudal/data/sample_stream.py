@@ -20,9 +20,10 @@ import numpy as np
 
 from caudal.core.errors import UsageError
 from caudal.core.messages import _
-from caudal.data.assembly import Assembly, Job
+from caudal.data.assembly import Assembly
 from caudal.data.batches import Batch
 from caudal.data.cells import Cells
+from caudal.data.jobs import Job, Jobs
 from caudal.data.quarantine import Quarantine
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
@@ -30,7 +31,7 @@ from caudal.data.steps import Cut, Rank, Step, Steps
 from caudal.data.stream_size import StreamSize
 from caudal.data.tuner import Tuner
 from caudal.data.turns import Turns
-from caudal.memory.arena import ALIGNMENT_BYTES, Arena
+from caudal.memory.arena import Arena
 from caudal.memory.ring import Ring
 
 _TASK_BYTES = 2**23  # samples that one thread reads at a time: enough to be worth a turn, little to wait for
@@ -82,10 +83,10 @@ class SampleStream:
         self._ring = Ring(self._arena, size.ring_bytes)
         self._cells = Cells(self._arena, samples, size.cell, size.cells) if size.cells else None
         self._assembly = Assembly(samples, quarantine, shared)
-        self._steps = self._all_steps(epoch, position)
+        self._jobs = Jobs(samples, size, self._all_steps(epoch, position), self._most_visits(threads))
         self._upcoming = deque[Job]()  # drawn, without memory
         self._planned = deque[Job]()  # with memory, in the order in which they are handed out
-        self._in_use: list[Job] = []
+        self._in_use: Job | None = None
         self._tasks = deque[Task]()
         self._lingering: list[tuple[int, list[object]]] = []
         self._cell_of: dict[int, int] = {}  # visit → cell
@@ -129,25 +130,28 @@ class SampleStream:
             yield from steps.after(position)
             position = 0
 
+    def _most_visits(self, threads: int) -> int:
+        """Visits that the steps of a job may reach over: what cells have room for, whatever stays there."""
+        if not self._cells or self._debug:  # in debug mode a batch's memory is spoiled as soon as it is over
+            return 0
+        blocks = len(self._set.columns.block_ends)
+        kept = self._size.kept_cells
+        return blocks if kept >= blocks else max(1, self._size.cells - kept - threads)
+
     def _draw(self) -> None:
-        """Draw the next step, in as many parts as the ring needs; with the lock held."""
-        step = next(self._steps, None)
-        if step is None:
-            self._drained = True
-            return
-        sizes = self._set.sample_bytes(step.samples)
-        pieces = self._size.parts(sizes)
-        for k, (i, j) in enumerate(pieces):
-            nbytes = int(sizes[i:j].sum()) + len(self._set.fields) * ALIGNMENT_BYTES
-            last = k == len(pieces) - 1 and step.ends
-            self._upcoming.append(Job(step, step.samples[i:j], step.visits[i:j], last, nbytes))
-        if self._next_visit < 0:  # where the run begins, or goes on
-            self._oldest = self._next_visit = self._all_loaded = self._visit(step, step.first_open)
+        """Draw the next steps, in as many parts as the ring needs; with the lock held."""
+        drawn = self._jobs.draw()
+        self._drained = not drawn
+        self._upcoming.extend(drawn)
+        if drawn and self._next_visit < 0:  # where the run begins, or goes on
+            self._oldest = self._next_visit = self._all_loaded = self._visit(
+                drawn[0].epoch, drawn[0].first_open
+            )
         self._release_blocks()
 
-    def _visit(self, step: Step, visit: int) -> int:
+    def _visit(self, epoch: int, visit: int) -> int:
         """A visit's number over all epochs."""
-        return step.epoch * len(self._set.columns.block_ends) + visit
+        return epoch * len(self._set.columns.block_ends) + visit
 
     # The threads ----------------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class SampleStream:
         if not self._upcoming:
             return
         job = self._upcoming[0]
-        if self._cells and not self._is_loaded(job.step):
+        if self._cells and not self._is_loaded(job):
             return
         lease = self._ring.lease(job.nbytes)
         if lease is None:
@@ -209,11 +213,15 @@ class SampleStream:
             self._draw()
 
     def _finish(self, job: Job) -> None:
+        """Note that a piece of a job is there; the last one makes its batches."""
         with self._changed:
-            job.pending -= 1
-            if job.replaced and not job.pending:
-                self._assembly.shorten(job)
-            if not job.pending and job is self._planned[0]:
+            if job.pending > 1:
+                job.pending -= 1
+                return
+        self._assembly.complete(job)
+        with self._changed:
+            job.pending = 0
+            if job is self._planned[0]:
                 self._changed.notify_all()
 
     def _read(self, job: Job, piece: Ints) -> None:
@@ -224,8 +232,8 @@ class SampleStream:
 
     # Small samples, by block ----------------------------------------------------------------------------
 
-    def _is_loaded(self, step: Step) -> bool:
-        return self._visit(step, step.first_closed) <= self._all_loaded
+    def _is_loaded(self, job: Job) -> bool:
+        return self._visit(job.epoch, job.first_closed) <= self._all_loaded
 
     def _has_loaded(self, visit: int) -> None:
         """Note that a visit's block is there; with the lock held."""
@@ -276,7 +284,7 @@ class SampleStream:
     def _gather(self, job: Job) -> None:
         assert self._cells
         began = time.perf_counter()
-        self._assembly.gather(job, self._cells, self._cell_of, self._visit(job.step, 0))
+        self._assembly.gather(job, self._cells, self._cell_of, self._visit(job.epoch, 0))
         with self._changed:
             self.meter.gather_seconds += time.perf_counter() - began
             job.gathered = True
@@ -291,7 +299,7 @@ class SampleStream:
         waiting = waiting or (self._upcoming[0] if self._upcoming else None)
         if waiting is None:
             return
-        until = self._visit(waiting.step, waiting.step.first_open)
+        until = self._visit(waiting.epoch, waiting.first_open)
         while self._oldest < until:
             cell = self._cell_of.pop(self._oldest, None)
             self._oldest += 1
@@ -314,27 +322,30 @@ class SampleStream:
                 if self._closed or (self._drained and not self._planned and not self._upcoming):
                     raise StopIteration
                 self._changed.wait()
-            job = self._planned.popleft()
-            assert job.batch is not None
-            assert job.lease is not None
-            job.batch.stall_seconds = time.perf_counter() - began
-            self._in_use.append(job)
-            if job.ends_step:
-                self.epoch, self.position = job.step.epoch, job.step.last
-            self.meter.stall_seconds += job.batch.stall_seconds
-            self.meter.samples += job.batch.size
+            self._in_use = job = self._planned[0]
+            batch, portion = job.batches[job.given], job.portions[job.given]
+            job.given += 1
+            if job.given == len(job.portions):
+                self._planned.popleft()
+            batch.stall_seconds = time.perf_counter() - began
+            if portion.ends:
+                self.epoch, self.position = job.epoch, portion.step.last
+            self.meter.stall_seconds += batch.stall_seconds
+            self.meter.samples += batch.size
             self.meter.batches += 1
-            if self._tuner.tell(job.batch.size, job.batch.stall_seconds, time.perf_counter()):
+            if self._tuner.tell(batch.size, batch.stall_seconds, time.perf_counter()):
                 self._changed.notify_all()
-        return job.batch
+        return batch
 
     def _take_back(self) -> None:
-        """Take the last batch back; with the lock held."""
-        if not self._in_use:
+        """Take the last batch back, and with the last of a job its memory; with the lock held."""
+        job, self._in_use = self._in_use, None
+        if job is None:
             return
-        job = self._in_use.pop()
+        arrays = job.batches[job.given - 1].release()
+        if job.given < len(job.portions):
+            return
         assert job.lease is not None
-        arrays = job.made.release()
         if job.apart:  # the most urgent: what was changed there is not in the ring, and takes memory
             self._tasks.appendleft(lambda: self._assembly.take_back(job))
         if self._debug:

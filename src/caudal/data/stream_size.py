@@ -20,7 +20,7 @@ from caudal.memory.arena import ALIGNMENT_BYTES
 
 WANTED_SHARE = 0.98  # a shuffle that nobody could tell from a perfect one
 _BATCHES = 6  # in use, being read, and a few ahead
-_LEAST_RING_BYTES = 4 * MIB
+_LEAST_RING_BYTES = 8 * MIB
 _MANY_OPEN = 64
 # Threads, queues, libraries that come with the first read, the order: measured; gathering takes more of it.
 _DIRECT_OWN_BYTES, _GATHER_OWN_BYTES = 3 * MIB, 13 * MIB
@@ -54,8 +54,9 @@ class StreamSize:
         """Divide `ram` for batches of `batch` samples.
 
         `shuffle` is whether to, or the effective share that is asked for. `correlation` of labels within
-        blocks (see `shuffle_quality`) is asked for where it matters: labels may have to be read. `open_blocks` is what a run that is
-        resumed had; otherwise it follows from the rest, but not from the number of threads.
+        blocks (see `shuffle_quality`) is asked for where it matters: labels may have to be read.
+        `open_blocks` is what a run that is resumed had; otherwise it follows from the rest, but not from the
+        number of threads.
 
         Raises:
             DoesNotFit: one sample, or the blocks that have to be open, need more.

@@ -1,7 +1,8 @@
 """How many threads work: as few as keep the consumer from waiting, and never more than help.
 
 All of them until the first batch is there. Then it climbs from one, by one while the consumer waits, takes
-the step back when it brought nothing (the knee), and tries one less when nobody waits. Decided from what happened over some batches; it changes speed and never the order.
+the step back when it brought nothing (the knee), and tries one less when nobody waits. Decided from what
+happened over some batches; it changes speed and never the order.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
+from caudal.data.graphs import EDGES, NODES
 from caudal.data.passes import Pass
 from caudal.data.quarantine import DEFAULT_LIMIT, Broken, Quarantine
+from caudal.data.sample_set import SampleSet
 from caudal.data.sample_stream import Meter
 from caudal.data.steps import Cut, Rank
 from caudal.data.transform.function import Function
@@ -144,10 +146,12 @@ def stream(
     threads: int | None = None,
     samples: Arrangement = "auto",
     patch_px: int | None = None,
+    masks: str | Path | None = None,
     resize: tuple[int, int] | None = None,
     scaled: bool = False,
     antialias: bool = True,
     node_budget: int | None = None,
+    join_graphs: bool = False,
     transform: Function | None = None,
     transform_in: Where = "auto",
     drop_last: bool = False,
@@ -163,31 +167,46 @@ def stream(
     `data` may hold tensors (.safetensors .npz .npy .pt), tables (.parquet .csv), graphs (.jsonl, TU),
     pictures (.jpg .png; field `label` from their folders) or a pack. `samples` says whether a file of arrays
     is one sample (`file`) or many (`rows`). With `patch_px`, `data` are rasters, and samples are patches of
-    that side (field `image`). `shuffle` may be a number: the effective batch wanted, as a share
-    of `batch_size`. `resize` (height, width) in pixels; `scaled` lets the JPEG decoder shrink;
-    without `antialias` the rest is one bilinear step. `node_budget`
-    is the most rows of `x` in a batch. `transform` is a function that takes a sample (a dict of arrays) and,
-    if it has a second argument, a numpy Generator, and gives the sample to be delivered; where it runs
-    follows from a short trial, or from `transform_in` (`threads`, `process`). `rank`, `world_size`: from
-    torch.distributed where it runs;
-    `batch_size` is that of all ranks together. `broken_limit` is the share of samples that may be unreadable.
+    that side (field `image`, (B, P, P, bands)). `masks` is then a folder of masks with the images' names, or
+    the data folder itself where it holds `images` with `masks` beside it; field `mask` (B, P, P) has class
+    numbers (uint8), found as training finds them: `plan.notes` says which, 255 is left out.
+    `shuffle` may be a number: the effective batch wanted, as a share of `batch_size`. `resize` (height,
+    width) in pixels; `scaled` lets the JPEG decoder shrink; without `antialias` the rest is one bilinear
+    step. `node_budget` is the most rows of `x` in a batch. `join_graphs` makes one graph of the graphs of a
+    batch: `edge_index`, `batch` and `ptr` beside `x`, as torch_geometric takes them, instead of `edges`.
+    `transform` is a function that takes a sample (a dict of arrays) and, if it has a second argument, a numpy
+    Generator, and gives the sample to be delivered; where it runs follows from a short trial, or from
+    `transform_in` (`threads`, `process`). `rank`, `world_size`: from torch.distributed where it runs;
+    `batch_size` is that of all ranks together. `broken_limit` is the share of samples that may be unreadable;
+    of patches, in each epoch.
     `headspace` delivers one batch again and again, to see what the loop costs without data. `debug` finds
     views that are used after their batch. `events` hears of broken samples.
 
     Raises:
         UnreadableFile: nothing to read, or a broken header.
-        DataError: files that do not belong together.
+        DataError: files that do not belong together; `BadPair`, `BadValues`: masks that are none.
+        TooManyBroken: more headers than `broken_limit` are broken; while it runs, more samples.
         DoesNotFit: `ram` is too small for one sample, or for the shuffle that was asked for.
         UsageError: a wrong argument.
     """
     settle()
     if batch_size < 1 or epochs < 1:
         raise UsageError(_("batch_size and epochs are at least 1."), _("Give larger ones."))
+    if masks is not None and patch_px is None:
+        raise UsageError(_("Masks belong to patches."), _("Give the patches' side in pixels with patch_px."))
+    if patch_px is not None and patch_px < 1:
+        raise UsageError(_("patch_px is at least 1."), _("Give a larger one."))
     workers = processors() if threads is None else max(1, threads)
     budget = ram_budget(Bytes.parse(ram)) if ram is not None else min(DEFAULT_RAM, ram_budget(None))
     where = _rank(rank, world_size)
     if patch_px is not None:
-        feed: Feed = _patches(data, patch_px, batch_size, budget, seed, workers, where)
+        from caudal.runs.patch_feed import PatchFeed
+        from caudal.runs.patch_set import open_patches
+
+        rasters = open_patches(data, masks, workers, budget)
+        feed: Feed = PatchFeed(
+            rasters, patch_px, batch_size, budget, seed, workers, where, broken_limit, events
+        )
         if transform is not None:
             feed = TransformFeed(feed, transform, transform_in, budget, batch_size, workers)
         return Stream(feed, epochs, headspace)
@@ -198,6 +217,8 @@ def stream(
             _("node_budget counts rows of the field “x”, and these samples have none that is ragged."),
             _("Leave it out, and use batch_size."),
         )
+    if join_graphs:
+        found = _joined(found, transform)
     feed = SampleFeed(
         found,
         Cut(batch_size, "x" if node_budget else "", node_budget or 0, drop_last),
@@ -214,20 +235,19 @@ def stream(
     return Stream(feed, epochs, headspace)
 
 
-def _patches(
-    data: str | Path, patch_px: int, batch: int, ram: Bytes, seed: int, threads: int, rank: Rank
-) -> Feed:
-    from caudal.data.index import build
-    from caudal.data.pairs import images_in
-    from caudal.data.paths import local_path
-    from caudal.runs.patch_feed import PatchFeed
-
-    if rank.world > 1:
+def _joined(samples: SampleSet, transform: Function | None) -> SampleSet:
+    ragged = {one.name: one.row_shape for one in samples.fields if one.ragged}
+    if NODES not in ragged or ragged.get(EDGES) != (2,):
         raise UsageError(
-            _("Patches are not dealt out to several ranks yet."), _("Pack the data, or use one process.")
+            _("join_graphs needs the ragged fields “x” and “edges” (pairs of nodes), which these lack."),
+            _("Leave it out, or rename the fields."),
         )
-    index = build([(path, None) for path in images_in(local_path(str(data)))])
-    return PatchFeed(index, patch_px, batch, ram, seed, threads)
+    if transform is not None:
+        raise UsageError(
+            _("A transform sees samples one by one, and join_graphs leaves none."),
+            _("Leave join_graphs out, and join what comes out of the transform."),
+        )
+    return replace(samples, joined=True)
 
 
 def _rank(rank: int | None, world_size: int | None) -> Rank:
