@@ -28,11 +28,11 @@ import numpy as np
 import rasterio
 import simplejpeg
 import tifffile
+from caudal.data.readers.files import open_for_reading, read_exactly
 from tests.data.sets import write_tiff
 
 from benchmarks.__main__ import machine
 from caudal.data.readers.base import Array
-from caudal.data.readers.files import open_for_reading, read_exactly
 from caudal.data.readers.geotiff import GeoTiffReader, TiffSource
 from caudal.data.readers.tiff_blocks import groups
 from caudal.data.readers.tiff_capsule import decode_capsule

@@ -12,8 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -27,9 +26,8 @@ from caudal.core.errors import UnreadableFile
 from caudal.data import locations, remote_file
 from caudal.data.byte_file import ByteFile, LocalFile, read_bytes
 from caudal.data.locations import is_remote, list_files, open_bytes
-from caudal.data.readers.geotiff import GeoTiffReader, TiffSource, open_tiff
-from caudal.data.remote_file import RemoteFile, connect, shown
-from tests.data.readers.tiff_files import block_tags, picture, tag_values, windows, write_gdal
+from caudal.data.remote_file import RemoteFile, connect
+from caudal.data.url import Url, shown
 
 CONTENT = np.random.default_rng(7).bytes(300_000)
 CHANGED = "it was changed while it was read|it is shorter than it was"
@@ -187,6 +185,16 @@ def test_any_range_over_the_web_and_fsspec_is_the_local_one(web: WebServer) -> N
             assert read_bytes(file, start, end - start) == CONTENT[start:end]
 
 
+@pytest.mark.parametrize("size", [1, 1000, len(CONTENT) - 1, len(CONTENT), len(CONTENT) + 1000])
+def test_the_first_bytes_come_with_the_size(stored: RemoteFile, s3: str, web: WebServer, size: int) -> None:
+    for url in (f"{s3}/años/a b%20+.bin", web.url, put("memory://bytes/head", CONTENT)):
+        head = bytearray(size)
+        web.asked.clear()
+        assert RemoteFile(url, head=memoryview(head)).size_bytes == len(CONTENT)
+        assert head.rstrip(b"\0") == CONTENT[:size].rstrip(b"\0")
+        assert len(web.asked) == (url == web.url)
+
+
 def test_several_threads_read_one_file(stored: RemoteFile) -> None:
     def part(start: int) -> bool:
         return read_bytes(stored, start, 5000) == CONTENT[start : start + 5000]
@@ -210,9 +218,10 @@ def test_a_read_beyond_the_end_asks_for_nothing(web: WebServer) -> None:
 def test_an_object_that_is_not_there_or_empty(folder: str, web: WebServer) -> None:
     assert_refused("there is no such object", f"{folder}/none", lambda: RemoteFile(f"{folder}/none"))
     put(f"{folder}/empty", b"")
-    assert_refused("it is empty", f"{folder}/empty", lambda: RemoteFile(f"{folder}/empty"))
     web.content = b""
-    assert_refused("it is empty", web.url, lambda: RemoteFile(web.url))
+    for url in (f"{folder}/empty", web.url):
+        assert_refused("it is empty", url, lambda url=url: RemoteFile(url))
+        assert_refused("it is empty", url, lambda url=url: RemoteFile(url, head=memoryview(bytearray(9))))
 
 
 def test_a_bucket_is_no_file_and_may_be_missing(s3: str) -> None:
@@ -358,118 +367,27 @@ def test_secrets_reach_the_server_and_no_message(web: WebServer, status: int) ->
 def test_what_is_shown_has_neither_user_nor_query(user: str, path: str, query: str) -> None:
     assert shown(f"s3://{user}@host/{path}?{query}") == f"s3://host/{path}"
     assert shown(f"s3://host/{path}#{query}") == f"s3://host/{path}"
+    assert str(Url(f"s3://{user}@host/{path}?{query}")) == f"s3://host/{path}"
+    assert repr(Url(f"s3://{user}@host/{path}?{query}")) == f"Url('s3://host/{path}')"
 
 
-# TIFFs by windows
+SEGMENT = st.text("ab.ñ #?%", min_size=1, max_size=6).filter(lambda text: text not in (".", ".."))
 
 
-class Counting:
-    """A `ByteFile` that counts what is asked of it."""
-
-    def __init__(self, file: ByteFile) -> None:
-        self.file, self.name, self.size_bytes = file, file.name, file.size_bytes
-        self.requests = self.moved_bytes = 0
-        self.closed = False
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        self.requests += 1
-        self.moved_bytes += len(buffer)
-        self.file.read_into(offset, buffer)
-
-    def close(self) -> None:
-        self.closed = True
-        self.file.close()
+@given(st.lists(SEGMENT, min_size=1, max_size=4))
+def test_the_parts_of_an_address_are_those_of_the_path(parts: list[str]) -> None:
+    path, url = PurePosixPath("/bucket", *parts), Url("s3://bucket/" + "/".join(parts))
+    assert (url.name, url.stem, url.suffix) == (path.name, path.stem, path.suffix)
+    assert url.parent == Url("s3:/" + str(path.parent))
+    assert url.parent / url.name == url
+    assert Url("s3://bucket") / "/".join(["x", "..", ".", *parts]) == url
+    assert Url("s3://bucket").parent == Url("s3://bucket")
 
 
-def assert_same_pixels(path: Path, file: ByteFile, seed: int = 0) -> None:
-    with GeoTiffReader().open(path) as local, open_tiff(file, file.name) as remote:
-        assert isinstance(local, TiffSource)
-        height, width = min(local.header.height, 3000), min(local.header.width, 3000)
-        for window in windows(height, width, 4, seed)[1:]:
-            a, b = local.read(window), remote.read(window)
-            np.testing.assert_array_equal(a.x_HWC, b.x_HWC)
-            assert (a.valid_HW is None) == (b.valid_HW is None)
-            np.testing.assert_array_equal(a.valid_HW, b.valid_HW)
-            assert remote.scratch_bytes(window) >= local.scratch_bytes(window)
-        fields = ("height", "width", "bands", "dtype", "block", "codec", "band_names", "has_alpha")
-        assert [getattr(local.header, f) for f in fields] == [getattr(remote.header, f) for f in fields]
-
-
-@pytest.mark.data
-@pytest.mark.parametrize("name", ["cog_world", "cog_nodata_nan", "landsat_peru_1985_4band", "cog_gcps_ovr"])
-def test_a_real_cog_over_s3_has_the_local_pixels(data_dir: Path, s3: str, name: str) -> None:
-    path = data_dir / "raster" / "variety" / f"{name}.tif"
-    assert_same_pixels(path, open_bytes(put(f"{s3}/{name}.tif", path.read_bytes())))
-
-
-@pytest.mark.data
-def test_a_window_of_a_cog_moves_few_bytes_in_few_requests(data_dir: Path, s3: str) -> None:
-    path = data_dir / "raster" / "variety" / "cog_world.tif"
-    file = Counting(open_bytes(put(f"{s3}/few.tif", path.read_bytes())))
-    with open_tiff(file, file.name) as source:
-        assert file.requests <= 3
-        assert file.moved_bytes < 200_000
-        block = source.header.block
-        file.requests = file.moved_bytes = 0
-        window = type(source.header.window)(20 * block[0], 30 * block[1], *block)
-        with GeoTiffReader().open(path) as local:
-            np.testing.assert_array_equal(source.read(window).x_HWC, local.read(window).x_HWC)
-        assert file.requests == 1
-        assert file.moved_bytes < path.stat().st_size / 10
-        assert file.moved_bytes < source.scratch_bytes(window)
-    assert file.closed
-
-
-TILES = {"tiled": True, "blockxsize": 32, "blockysize": 16}
-STRIPS = {"blockysize": 5}
-
-
-@pytest.mark.parametrize(
-    ("codec", "layout"),
-    [*product(("none", "deflate", "lzw"), (TILES, STRIPS))],
-)
-def test_every_layout_by_ranges_equals_the_local_read(
-    tmp_path: Path, codec: str, layout: dict[str, Any]
-) -> None:
-    for interleave in ("pixel", "band"):
-        x_HWC = picture(90, 130, 3, "uint16")
-        x_HWC[:50] = 0  # blocks that are never written
-        path = write_gdal(
-            tmp_path / f"{interleave}.tif", x_HWC, compress=codec, interleave=interleave,
-            SPARSE_OK="TRUE", photometric="minisblack", **layout,
-        )  # fmt: skip
-        assert_same_pixels(path, LocalFile(path), seed=len(codec))
-
-
-def test_a_block_that_breaks_is_named_by_its_url(tmp_path: Path) -> None:
-    path = write_gdal(tmp_path / "x.tif", picture(64, 64, 1, "uint16"), compress="lzw", blockysize=16)
-    raw = bytearray(path.read_bytes())
-    offsets, counts = (tag_values(path, code) for code in block_tags(path))
-    raw[offsets[1] : offsets[1] + counts[1]] = bytes(counts[1])
-    url = put("memory://broken/x.tif", bytes(raw))
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    with open_tiff(RemoteFile(url), url) as source:
-        assert_refused("is broken", url, lambda: source.read(source.header.window))
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
-def test_a_tiff_that_changes_between_windows_is_refused(folder: str, tmp_path: Path) -> None:
-    path = write_gdal(tmp_path / "x.tif", picture(64, 64, 1, "uint16"), compress="lzw", blockysize=16)
-    url = put(f"{folder}/x.tif", path.read_bytes())
-    with open_tiff(RemoteFile(url), url) as source:
-        source.read(source.header.window)
-        put(url, path.read_bytes()[:-100])
-        assert_refused(CHANGED, url, lambda: source.read(source.header.window))
-
-
-def test_what_is_no_tiff_or_gdals_alone_is_refused_and_closed(tmp_path: Path) -> None:
-    lzma = write_gdal(tmp_path / "x.tif", picture(64, 64, 1, "uint16"), compress="lzma").read_bytes()
-    lzw = write_gdal(tmp_path / "y.tif", picture(64, 64, 1, "uint16"), compress="lzw").read_bytes()
-    for content, why in ((b"II" * 99, "not a TIFF"), (lzma, "read on disk alone"), (lzw[:-1], "truncated")):
-        url = put("memory://odd/x.tif", content)
-        file = Counting(RemoteFile(url))
-        assert_refused(why, url, lambda file=file: open_tiff(file, file.name))
-        assert file.closed
+def test_a_name_on_the_web_ends_where_its_query_begins() -> None:
+    url = Url("https://alice:hunter2@host/north/x.tif?sig=c0ffee/y.png#z.jpg")
+    assert (url.name, url.suffix) == ("x.tif", ".tif")
+    assert str(url.parent / "y.tif") == "https://host/north/y.tif"
 
 
 # Locations

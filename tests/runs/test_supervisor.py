@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from caudal.core.events import RunKilled, Warned, read
+from caudal.core.events import RunEnded, RunKilled, Warned, read
 from caudal.core.units import MIB
 from caudal.runs.supervisor import watch
 from tests.cgroups import memory_group
@@ -29,6 +30,61 @@ def test_an_end_by_itself_keeps_its_code_and_a_signal_has_its_number() -> None:
     assert (ended.reason, ended.code, ended.signal) == ("ended", 4, 0)
     killed = watch(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), {})
     assert (killed.reason, killed.signal) == ("killed", signal.SIGKILL)
+
+
+def test_a_time_limit_asks_first_and_kills_the_whole_group_after_a_grace() -> None:
+    heeds = "import signal, sys; signal.signal(15, lambda *_: sys.exit(8)); signal.pause()"
+    ended = watch(python(heeds), {}, limit_seconds=1.0)
+    assert (ended.reason, ended.code) == ("ended", 8)
+    deaf = """
+import os, signal, subprocess, sys
+signal.signal(15, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+open(os.environ["NOTE"], "w").write(str(child.pid))
+signal.pause()
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "pid"
+        late = watch(python(deaf), {"NOTE": str(note)}, limit_seconds=1.0, grace_seconds=0.5)
+        assert (late.reason, late.code, late.signal) == ("timeout", 1, signal.SIGKILL)
+        assert not is_running(int(note.read_text()))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_a_process_used_is_known_at_its_end() -> None:
+    ended = watch(python("x = bytearray(200_000_000); y = sum(range(3_000_000))"), {})
+    assert ended.resident > 190_000_000
+    assert 0.01 < ended.cpu_seconds < ended.seconds + 1
+
+
+@pytest.mark.timeout(120)
+def test_a_run_at_its_time_limit_leaves_a_checkpoint_and_goes_on(tiny_set: Path, tmp_path: Path) -> None:
+    spec, out = tmp_path / "spec.toml", tmp_path / "run"
+    spec.write_text(
+        f"""
+        task = "segmentation"
+        [data]
+        images = [{json.dumps(str(tiny_set))}]
+        [training]
+        steps = 100000
+        batch = 8
+        validate_every = 100000
+        """
+    )
+    command = [*CAUDAL, "train", str(spec), "-o", str(out), "--ram", "700MiB", "--json", "--time"]
+    done = subprocess.run([*command, "14s"], capture_output=True, text=True, check=False)
+    assert done.returncode == 8, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["error"]["code"] == "timeout"
+    ended = [event for event in read(out / "events.jsonl") if isinstance(event, RunEnded)]
+    assert [(one.outcome, one.reason) for one in ended] == [("interrupted", "timeout")]
+    assert list((out / "checkpoints").glob("step-*.safetensors"))
+    assert subprocess.run([*command, "soon"], capture_output=True, check=False).returncode == 2
 
 
 def test_the_environment_reaches_the_child() -> None:

@@ -1,23 +1,29 @@
 """The `caudal` command. A training runs in a process of its own under a small one that outlives it.
 
-If the system kills the run for want of memory, its end gets a name, and it goes on from its last checkpoint
-on a smaller plan. Parses nothing: that is `main`'s work, in the process that does it.
+If the run ends for want of memory, its end gets a name, and it goes on from its last checkpoint on a smaller
+plan. Parses no more than it needs to watch: the rest is `main`'s work, in the process that does it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
+from caudal.cli.exits import MEMORY, OTHER, TIME, exit_code
+from caudal.core.errors import UsageError
 from caudal.core.events import JsonLines, MemoryRead, RunKilled, read
 from caudal.core.messages import _
-from caudal.core.units import Bytes
+from caudal.core.units import Bytes, parse_seconds
 from caudal.data.paths import local_path
 from caudal.memory.meters import charged_bytes
-from caudal.runs.watched import SMALLER_PLAN, WATCHER_BYTES, is_watched
+from caudal.runs.supervisor import Ending
+from caudal.runs.watched import DEADLINE, SMALLER_PLAN, WATCHER_BYTES, is_watched
 
 _MOST_RESTARTS = 2
+_HEED_SECONDS = 20.0  # a run ends by itself at its time limit; then it is asked, and then killed
+_FOR_MEMORY = ("oom_host", "out_of_memory")
 
 
 def main() -> None:
@@ -34,47 +40,107 @@ def main() -> None:
 def _train(words: list[str]) -> int:
     from caudal.runs.supervisor import watch
 
-    restarts = 0
+    try:
+        limit = parse_seconds(given) if (given := _option(words, "--time")) else None
+    except UsageError as error:
+        return _give_up(error.code, error.message, error.hint, "--json" in words, exit_code(error))
+    began, restarts = time.monotonic(), 0
     while True:
-        env = {WATCHER_BYTES: str(int(charged_bytes()))} | ({SMALLER_PLAN: "1"} if restarts else {})
-        ending = watch([sys.executable, "-m", "caudal", *words], env)
-        if ending.reason == "ended":
+        env = {WATCHER_BYTES: str(int(charged_bytes()))}
+        env |= {SMALLER_PLAN: "1"} if restarts else {}
+        left = None
+        if limit is not None:
+            env[DEADLINE] = str(began + limit)
+            left = max(1.0, began + limit - time.monotonic()) + _HEED_SECONDS
+        ending = watch([sys.executable, "-m", "caudal", *words], env, left)
+        reason = "out_of_memory" if ending.reason == "ended" and ending.code == MEMORY else ending.reason
+        if reason == "ended":
             return ending.code
         events = _events(words)
+        goes_on = reason in _FOR_MEMORY and restarts < _MOST_RESTARTS and events is not None
         peak = _peak(events)
-        goes_on = ending.reason == "oom_host" and restarts < _MOST_RESTARTS and events is not None
-        if events is not None:
-            log = JsonLines(events)
-            log(RunKilled(ending.reason, ending.signal, ending.seconds, int(peak), goes_on))
-            log.close()
-        if ending.reason == "oom_host":
-            text = _("The system killed the run for want of memory; it had held {peak}.").format(peak=peak)
-            mend = _("Give a smaller --ram, or more memory to the container.")
-        else:
-            text = _("Signal {number} ended the run.").format(number=ending.signal)
-            mend = _("Run the same command again to go on from the last checkpoint.")
+        _note(events, reason, ending, peak, goes_on)
+        text, mend = _sentences(reason, ending, peak)
         if not goes_on:
-            return _give_up(ending.reason, text, mend, "--json" in words)
+            if reason == "out_of_memory":
+                return ending.code  # it has said so itself
+            return _give_up(reason, text, mend, "--json" in words, TIME if reason == "timeout" else OTHER)
         restarts += 1
         print("!", text, _("It goes on with a smaller plan."), file=sys.stderr, flush=True)
 
 
-def _give_up(reason: str, text: str, mend: str, as_json: bool) -> int:
+def _note(events: Path | None, reason: str, ending: Ending, peak: Bytes, goes_on: bool) -> None:
+    if events is None:
+        return
+    log = JsonLines(events)
+    log(
+        RunKilled(
+            reason,
+            ending.signal,
+            ending.seconds,
+            int(peak),
+            goes_on,
+            resident_bytes=int(ending.resident),
+            cpu_seconds=ending.cpu_seconds,
+        )
+    )
+    log.close()
+
+
+def _sentences(reason: str, ending: Ending, peak: Bytes) -> tuple[str, str]:
+    """What happened, and the mend."""
+    if reason == "oom_host":
+        return (
+            _("The system killed the run for want of memory; it had held {peak}.").format(peak=peak),
+            _("Give a smaller --ram, or more memory to the container."),
+        )
+    if reason == "out_of_memory":
+        return (
+            _("The run ran out of memory; it had held {peak}.").format(peak=peak),
+            _("Give a smaller --ram, or more memory to the container."),
+        )
+    if reason == "oom_shm":
+        return (
+            _("The run was ended because /dev/shm is full."),
+            _("Remove what others left there, or give it more room (docker run --shm-size)."),
+        )
+    if reason == "timeout":
+        return (
+            _("The time limit was reached, and the run did not end by itself."),
+            _("Run the same command again to go on from the last checkpoint."),
+        )
+    return (
+        _("Signal {number} ended the run.").format(number=ending.signal),
+        _("Run the same command again to go on from the last checkpoint."),
+    )
+
+
+def _give_up(reason: str, text: str, mend: str, as_json: bool, code: int) -> int:
     print(f"error: {text}\n  → {mend}", file=sys.stderr, flush=True)
     if as_json:
         error = {"code": reason, "message": text, "hint": mend}
         print(json.dumps({"error": error}, ensure_ascii=False), flush=True)
-    return 1
+    return code
+
+
+def _option(words: list[str], *names: str) -> str:
+    """The value of an option, as `--name value` or `--name=value`; empty if it is not given."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        for name in names:
+            if word == name:
+                return following
+            if name.startswith("--") and word.startswith(f"{name}="):
+                return word.removeprefix(f"{name}=")
+            if not name.startswith("--") and word.startswith(name) and not word.startswith("--"):
+                return word.removeprefix(name)
+    return ""
 
 
 def _events(words: list[str]) -> Path | None:
     """Where the run's events are, if it was begun."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name = following if word in ("-o", "--out") else word.removeprefix("--out=")
-        if name and name != word:
-            folder = local_path(name, must_exist=False)
-            return folder / "events.jsonl" if (folder / "spec.toml").is_file() else None
-    return None
+    name = _option(words, "-o", "--out")
+    folder = local_path(name, must_exist=False) if name else None
+    return folder / "events.jsonl" if folder is not None and (folder / "spec.toml").is_file() else None
 
 
 def _peak(events: Path | None) -> Bytes:

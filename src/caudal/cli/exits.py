@@ -9,10 +9,12 @@ from caudal.core.errors import (
     DeviceMissing,
     DoesNotFit,
     Interrupted,
+    OutOfMemory,
+    TimeIsUp,
     UsageError,
 )
 
-DONE, OTHER, USAGE, DOES_NOT_FIT, DATA, INTERRUPTED, DEVICE = 0, 1, 2, 3, 4, 5, 6
+DONE, OTHER, USAGE, DOES_NOT_FIT, DATA, INTERRUPTED, DEVICE, MEMORY, TIME = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 _CODES: list[tuple[type[CaudalError], int]] = [
     (UsageError, USAGE),
@@ -21,6 +23,8 @@ _CODES: list[tuple[type[CaudalError], int]] = [
     (BadModel, DATA),
     (Interrupted, INTERRUPTED),
     (DeviceMissing, DEVICE),
+    (OutOfMemory, MEMORY),
+    (TimeIsUp, TIME),
 ]
 
 

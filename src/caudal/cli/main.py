@@ -21,6 +21,7 @@ from caudal.cli.progress import Live
 from caudal.core.errors import CaudalError, UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
+from caudal.core.units import parse_seconds
 from caudal.runs.machine import settle
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
@@ -40,6 +41,9 @@ Vram = Annotated[str | None, typer.Option(help=_("Bytes of GPU memory that may b
 Device = Annotated[str | None, typer.Option(help=_("auto, cuda or cpu; never a silent fallback."))]
 Seed = Annotated[int | None, typer.Option(help=_("Number that all randomness comes from."))]
 Masks = Annotated[list[str] | None, typer.Option(help=_("Folder of masks; one for each data folder."))]
+Time = Annotated[
+    str | None, typer.Option("--time", help=_("Ends after so long, like 90m, with a checkpoint."))
+]
 Out = Annotated[str | None, typer.Option("--out", "-o", help=_("Where to write."))]
 TaskOrSpec = Annotated[str, typer.Argument(help=_("A task, or a spec file (.toml)."))]
 Data = Annotated[list[str] | None, typer.Argument(help=_("Folders of images, or CSV files."))]
@@ -109,7 +113,7 @@ def _finish(face: _Face, result: Result) -> None:
 
 @app.command(help=_("What this machine has, what each meter sees, and what to mend."))
 def doctor(as_json: Json = False) -> None:
-    """See `runs/doctor.py`."""
+    """See `runs/doctor/`."""
     from caudal.runs.doctor import examine
 
     with _face(as_json) as face:
@@ -175,12 +179,15 @@ def train(
     vram: Vram = None,
     device: Device = None,
     seed: Seed = None,
+    time: Time = None,
     as_json: Json = False,
 ) -> None:
     """See `runs/verbs/train.py`."""
     with _face(as_json) as face:
         if out is None:
             raise UsageError(_("Where should the run go?"), _("Give a folder with -o."))
+        if time:
+            parse_seconds(time)  # the watcher keeps it; here it is only understood
         # The plan first: its probe runs in a child, and torch must not be held here twice meanwhile.
         from caudal.runs.verbs.plan import resolve
 

@@ -3,6 +3,7 @@
     CaudalError
     ├── UsageError            wrong arguments, a spec that does not parse, a run folder that is taken
     ├── DoesNotFit            no plan stays inside the budget
+    ├── OutOfMemory           memory ran out in a run whose plan fitted; the checkpoint is on disk
     ├── DataError             the data cannot be used as it is
     │   ├── UnreadableFile    not there, not this format, truncated, hostile
     │   ├── BadPair           image and mask do not belong together
@@ -13,6 +14,7 @@
     ├── DiskFull              no space left where something had to be written
     ├── WorkerDied            a process that worked for us ended by itself
     ├── IncompleteOutput      a result did not cover what it had to
+    ├── TimeIsUp              the time limit was reached; the checkpoint is on disk
     └── Interrupted           stopped by the user; the checkpoint is on disk
 
 Each error is one sentence with the fact (`message`), one with the mend (`hint`), a stable `code`, and
@@ -51,6 +53,12 @@ class DoesNotFit(CaudalError):
     """No plan stays inside the budget; says the least that would and who holds it."""
 
     code = "does_not_fit"
+
+
+class OutOfMemory(CaudalError):
+    """Memory ran out in a run whose plan fitted, and everything that gives some back was tried."""
+
+    code = "out_of_memory"
 
 
 class DataError(CaudalError):
@@ -115,6 +123,12 @@ class IncompleteOutput(CaudalError):
     """A result that does not cover what it had to cover."""
 
     code = "incomplete_output"
+
+
+class TimeIsUp(CaudalError):
+    """The run reached its time limit, with the last checkpoint on disk."""
+
+    code = "timeout"
 
 
 class Interrupted(CaudalError):

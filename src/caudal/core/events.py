@@ -119,7 +119,7 @@ class TileDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunEnded(Event):
-    """A run ended: `succeeded`, `interrupted` or `failed`."""
+    """A run ended: `succeeded`, `interrupted` or `failed`; then `reason` is the error's code."""
 
     kind = "run_ended"
     outcome: str
@@ -129,13 +129,33 @@ class RunEnded(Event):
     peak_bytes: dict[str, int]
     metrics: dict[str, float | None]
     error: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRelieved(Event):
+    """Something was done to hold fewer bytes, or undone because there is room again.
+
+    `act` names it, `why` says what led to it; `before` and `after` are charged bytes of the pool (`ram`,
+    `vram`), `after` read once the act had time to show.
+    """
+
+    kind = "memory_relieved"
+    act: str
+    why: str
+    pool: str
+    before: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunKilled(Event):
-    """The process of a run was ended from outside: `oom_host` (for want of memory) or `killed`.
+    """The process of a run did not end well by itself, as its watcher saw it.
 
-    `peak_bytes` is the most that was read of it; `goes_on` whether it was started again on a smaller plan.
+    `reason` is `oom_host` (killed for want of memory), `oom_shm` (`/dev/shm` was full), `timeout`, `killed`
+    (another signal) or `out_of_memory` (the run gave up, with a checkpoint). `peak_bytes` is the most that
+    was read of it, `resident_bytes` the most that it had resident, `cpu_seconds` what it computed; `goes_on`
+    whether it was started again on a smaller plan.
     """
 
     kind = "run_killed"
@@ -144,6 +164,8 @@ class RunKilled(Event):
     seconds: float
     peak_bytes: int
     goes_on: bool
+    resident_bytes: int = 0
+    cpu_seconds: float = 0.0
 
 
 Sink = Callable[[Event], None]
@@ -152,7 +174,7 @@ KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         RunStarted, Scanned, Warned, SampleBroken, StepDone, Validated, CheckpointSaved, MemoryRead, TileDone,
-        RunEnded, RunKilled,
+        RunEnded, MemoryRelieved, RunKilled,
     )
 }  # fmt: skip
 

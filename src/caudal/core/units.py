@@ -1,4 +1,4 @@
-"""Bytes that know how to read and print themselves."""
+"""Bytes and spans of time, as people write them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,32 @@ _FACTORS = {
     "gi": 2**30, "gib": 2**30, "ti": 2**40, "tib": 2**40,
 }  # fmt: skip
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+_SPAN = re.compile(
+    r"\s*(?:([0-9.]+)\s*h)?\s*(?:([0-9.]+)\s*m(?:in)?)?\s*(?:([0-9.]+)\s*s?)?\s*", re.IGNORECASE
+)
+
+
+def parse_seconds(text: str) -> float:
+    """Read `"90m"`, `"2h 30m"`, `"45s"` or a plain number of seconds.
+
+    Raises:
+        UsageError: `text` is no span of time, or not above zero.
+    """
+    match = _SPAN.fullmatch(text)
+    try:
+        hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    except ValueError:
+        hours = minutes = seconds = 0.0
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise UsageError(
+            _("“{text}” is not a span of time.").format(text=text),
+            _("Write it like 90m, 2h30m or 45s."),
+            text=text,
+        )
+    return total
 
 
 class Bytes(int):

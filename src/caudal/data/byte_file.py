@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Protocol
 
+from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
-from caudal.data.readers.files import open_for_reading, read_exactly, unreadable
+from caudal.data.unreadable import unreadable
 
 
 class ByteFile(Protocol):
@@ -42,12 +44,22 @@ class LocalFile:
         """
         self.path = path
         self.name = str(path)
-        self._fd, self.size_bytes = open_for_reading(path)
+        self._fd, self.size_bytes = _open(path)
         self._closing = threading.Lock()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """See `ByteFile.read_into`."""
-        read_exactly(self._fd, self.path, offset, buffer)
+        """See `ByteFile.read_into`; nothing seeks."""
+        fd, done = self._fd, 0
+        assert fd >= 0, "the file was closed"
+        while done < len(buffer):
+            try:
+                count = os.preadv(fd, [buffer[done:]], offset + done)
+            except OSError as error:
+                raise unreadable(self.path, error.strerror or str(error), _("Check the disk.")) from None
+            if count == 0:
+                why = _("it ends before byte {end}").format(end=offset + len(buffer))
+                raise unreadable(self.path, why)
+            done += count
 
     def close(self) -> None:
         """See `ByteFile.close`."""
@@ -61,6 +73,40 @@ class LocalFile:
             self.close()
 
 
+def _open(path: Path) -> tuple[int, int]:
+    """A file descriptor and the file's size in bytes; see `LocalFile`."""
+    try:
+        # Without O_NONBLOCK a named pipe would make the caller wait for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from None
+    try:
+        state = os.fstat(fd)
+        if stat.S_ISDIR(state.st_mode):
+            raise unreadable(
+                path, _("it is a folder"), _("Name a file in it, or pass the folder as the data.")
+            )
+        if not stat.S_ISREG(state.st_mode):
+            raise unreadable(path, _("it is not a plain file"), _("Copy its content to a file first."))
+        if state.st_size == 0:
+            raise unreadable(path, _("it is empty"))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, state.st_size
+
+
+def _refused(path: Path, error: OSError | ValueError) -> UnreadableFile:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return unreadable(path, _("there is no such file"), _("Check the path."))
+    if isinstance(error, PermissionError):
+        return unreadable(
+            path, _("permission is denied"), _("Give yourself read permission, for instance with chmod.")
+        )
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return unreadable(path, why, _("Check the path and the disk."))
+
+
 def read_bytes(file: ByteFile, offset: int, nbytes: int) -> bytes:
     """`nbytes` at `offset`.
 
@@ -68,7 +114,7 @@ def read_bytes(file: ByteFile, offset: int, nbytes: int) -> bytes:
         UnreadableFile: the file ends before.
     """
     if offset < 0 or nbytes < 0 or offset + nbytes > file.size_bytes:
-        raise unreadable(Path(file.name), _("it ends before byte {end}").format(end=offset + nbytes))
+        raise unreadable(file.name, _("it ends before byte {end}").format(end=offset + nbytes))
     buffer = bytearray(nbytes)
     file.read_into(offset, memoryview(buffer))
     return bytes(buffer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,17 @@ from caudal.data.classes import Classes
 from caudal.data.index import Index
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Pixels, Source
+from caudal.data.url import Location
 
 OPEN_FILES = 64
+
+
+@dataclass
+class _Open:
+    """`users` are reading it now; it is closed when there is none."""
+
+    source: Source
+    users: int = 0
 
 
 class OpenFiles:
@@ -26,37 +34,48 @@ class OpenFiles:
 
     def __init__(self, most: int = OPEN_FILES) -> None:
         self._most = most
-        self._open: OrderedDict[Path, Source] = OrderedDict()
+        self._open: OrderedDict[Location, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: Path, window: Window) -> Pixels:
+    def read(self, path: Location, window: Window) -> Pixels:
         """The pixels of a window of `path`."""
-        with self._lock:
-            source = self._open.pop(path, None)
-        # Taken out while it is read: it cannot be closed under the reader's hands.
-        if source is None:
-            source = reader_for(path).open(path)
+        one = self._take(path)
         try:
-            return source.read(window)
+            return one.source.read(window)
         finally:
-            self._put_back(path, source)
+            self._give(one)
 
-    def _put_back(self, path: Path, source: Source) -> None:
+    def _take(self, path: Location) -> _Open:
         with self._lock:
-            spare = self._open.pop(path, None)
-            self._open[path] = source
-            old = [spare] if spare is not None else []
-            while len(self._open) > self._most:
-                old.append(self._open.popitem(last=False)[1])
-        for one in old:
-            one.close()
+            known = self._open.get(path)
+            if known is not None:
+                known.users += 1
+                self._open.move_to_end(path)
+                return known
+        opened = _Open(reader_for(path).open(path))
+        with self._lock:
+            known = self._open.setdefault(path, opened)  # another thread may have been faster
+            known.users += 1
+        if known is not opened:
+            opened.source.close()
+        return known
+
+    def _give(self, one: _Open) -> None:
+        with self._lock:
+            one.users -= 1
+            if len(self._open) <= self._most:
+                return
+            idle = [path for path, opened in self._open.items() if not opened.users]
+            old = [self._open.pop(path) for path in idle[: len(self._open) - self._most]]
+        for each in old:
+            each.source.close()
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file. Nobody may read any more."""
         with self._lock:
-            sources, self._open = list(self._open.values()), OrderedDict()
-        for source in sources:
-            source.close()
+            opened, self._open = list(self._open.values()), OrderedDict()
+        for one in opened:
+            one.source.close()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from caudal.core.config import Frozen
 from caudal.core.errors import BadValues
 from caudal.core.labels import IGNORE
 from caudal.core.messages import _
+from caudal.data.url import Location
 
 MOST_CLASSES = 64
 
@@ -28,7 +28,7 @@ class Classes(Frozen):
         """How many classes there are."""
         return len(self.values)
 
-    def numbers(self, mask_HW: npt.NDArray[Any], path: Path) -> npt.NDArray[np.uint8]:
+    def numbers(self, mask_HW: npt.NDArray[Any], path: Location) -> npt.NDArray[np.uint8]:
         """Class numbers (uint8, `IGNORE` where left out) of a mask's values.
 
         Raises:
@@ -57,7 +57,7 @@ class Classes(Frozen):
         return numbers
 
 
-def count_values(mask_HW: npt.NDArray[Any], path: Path) -> Counter[int]:
+def count_values(mask_HW: npt.NDArray[Any], path: Location) -> Counter[int]:
     """How often each value stands in a mask.
 
     Raises:

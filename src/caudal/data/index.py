@@ -6,9 +6,9 @@ as much and is copied into every process that looks at it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,13 @@ import numpy.typing as npt
 from caudal.core.errors import BadPair, BadValues
 from caudal.core.messages import _
 from caudal.data.bands import Layout, layout_of
+from caudal.data.locations import relocated
 from caudal.data.pairs import Pair
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header
+from caudal.data.url import Location, Url, address_of
 
+_REQUESTS = 16  # at once: a header elsewhere is a round trip, and little work
 Ints = npt.NDArray[np.int64]
 
 
@@ -50,8 +53,9 @@ class Names:
 class Index:
     """The images of a set, in the order of their names.
 
-    Arrays have one entry an image: `height`, `width` and `block` (height, width) in pixels, `layout` a
-    number into `layouts`, `bytes` the size of the file. `warnings` are what the user should know.
+    `images` and `masks` are addresses, with their secrets: print `image(i)`. Arrays have one entry an image:
+    `height`, `width` and `block` (height, width) in pixels, `layout` a number into `layouts`, `bytes` the
+    size of the file. `warnings` are what the user should know.
     """
 
     images: Names
@@ -80,14 +84,14 @@ class Index:
         only = kinds.pop()
         return only if not kinds and only.itemsize <= 4 and only.kind in "uif" else np.dtype(np.float32)
 
-    def image(self, i: int) -> Path:
-        """Path of image i."""
-        return Path(self.images[i])
+    def image(self, i: int) -> Location:
+        """Where image i lies."""
+        return relocated(self.images[i])
 
-    def mask(self, i: int) -> Path | None:
-        """Path of the mask of image i, if there is one."""
+    def mask(self, i: int) -> Location | None:
+        """Where the mask of image i lies, if there is one."""
         text = self.masks[i]
-        return Path(text) if text else None
+        return relocated(text) if text else None
 
     @property
     def pixels(self) -> int:
@@ -112,23 +116,39 @@ def build(pairs: Sequence[Pair], tick: Callable[[int, int], None] = lambda _done
     headers: list[Header] = []
     layouts: list[Layout] = []
     number: list[int] = []
-    by_position: list[Path] = []
-    for done, (image, mask) in enumerate(pairs):
-        header = reader_for(image).header(image)
+    by_position: list[Location] = []
+    for done, (header, mask) in enumerate(_headers(pairs)):
         first = headers[0] if headers else header
         layout, blind = layout_of(header, first.band_names, first.bands)
         if blind:
-            by_position.append(image)
+            by_position.append(header.path)
         if layout not in layouts:
             layouts.append(layout)
         number.append(layouts.index(layout))
         headers.append(header)
         if mask is not None:
-            _check_pair(header, reader_for(mask).header(mask))
+            _check_pair(header, mask)
         tick(done + 1, len(pairs))
     if not headers:
         raise BadValues(_("There is no image to learn from."), _("Check the data folder."))
     return _pack(pairs, headers, number, layouts, by_position)
+
+
+def _headers(pairs: Sequence[Pair]) -> Iterator[tuple[Header, Header | None]]:
+    """The headers of each pair, in order; those elsewhere are asked for many at a time."""
+
+    def read(pair: Pair) -> tuple[Header, Header | None]:
+        image, mask = pair
+        return reader_for(image).header(image), None if mask is None else reader_for(mask).header(mask)
+
+    if not any(isinstance(one, Url) for pair in pairs for one in pair):
+        yield from map(read, pairs)
+        return
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        try:
+            yield from pool.map(read, pairs)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _check_pair(image: Header, mask: Header) -> None:
@@ -155,7 +175,7 @@ def _pack(
     headers: list[Header],
     number: list[int],
     layouts: list[Layout],
-    by_position: list[Path],
+    by_position: list[Location],
 ) -> Index:
     warnings = []
     if len(layouts) > 1:
@@ -177,13 +197,13 @@ def _pack(
             ).format(count=len(by_position), path=by_position[0])
         )
     return Index(
-        images=Names.pack(str(image) for image, _mask in pairs),
-        masks=Names.pack(str(mask or "") for _image, mask in pairs),
+        images=Names.pack(address_of(image) for image, _mask in pairs),
+        masks=Names.pack(address_of(mask) if mask else "" for _image, mask in pairs),
         height=np.array([h.height for h in headers], np.int64),
         width=np.array([h.width for h in headers], np.int64),
         block=np.array([h.block for h in headers], np.int64),
         layout=np.array(number, np.int64),
-        bytes=np.array([image.stat().st_size for image, _mask in pairs], np.int64),
+        bytes=np.array([h.size_bytes for h in headers], np.int64),
         layouts=tuple(layouts),
         band_names=headers[0].band_names,
         warnings=tuple(warnings),

@@ -15,18 +15,10 @@ from urllib.parse import unquote, urlsplit
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, LocalFile
 from caudal.data.paths import local_path
-from caudal.data.readers.files import unreadable
-from caudal.data.remote_file import (
-    STORES,
-    WEB,
-    Pause,
-    RemoteFile,
-    connect,
-    patiently,
-    refused,
-    scheme_of,
-    shown,
-)
+from caudal.data.remote_file import STORES, Pause, RemoteFile, connect, patiently, refused
+from caudal.data.round_trips import PAGE_BYTES, Paged
+from caudal.data.unreadable import unreadable
+from caudal.data.url import WEB, Location, Url, scheme_of, shown
 
 Files = list[tuple[str, int]]
 
@@ -38,21 +30,55 @@ def is_remote(text: str) -> bool:
     return bool(_URL.match(text)) and scheme_of(text) != "file"
 
 
-def open_bytes(location: str) -> ByteFile:
-    """Open what `location` names: a path of this system or of Windows, `file://`, or a URL.
+def located(text: str | Location) -> Location:
+    """Where that is which `text` names: a path of this system or of Windows, `file://`, or a URL.
+
+    Raises:
+        UsageError: a Windows path with nothing behind it here.
+    """
+    if not isinstance(text, str):
+        return text
+    return Url(text) if is_remote(text) else _path(text)
+
+
+def relocated(address: str) -> Location:
+    """The location whose `address_of` this is; a path is taken as it stands."""
+    return Url(address) if is_remote(address) else Path(address)
+
+
+def open_bytes(location: str | Location) -> ByteFile:
+    """Open what `location` names; a text as `located` takes it.
 
     Raises:
         UnreadableFile: missing, no permission, empty, no answer, or a package is missing.
-        UsageError: a Windows path with nothing behind it here.
+        UsageError: as `located`.
     """
-    return RemoteFile(location) if is_remote(location) else LocalFile(_path(location))
+    place = located(location)
+    return RemoteFile(place.address) if isinstance(place, Url) else LocalFile(place)
+
+
+def open_with_head(location: str | Location) -> tuple[ByteFile, ByteFile]:
+    """Open it: the file, and a view of it for its header, whose many small reads are few requests.
+
+    The view holds pages of a remote file: let it go when the header is read. Closing the file closes both.
+
+    Raises:
+        UnreadableFile, UsageError: as `open_bytes`.
+    """
+    place = located(location)
+    if isinstance(place, Path):
+        file = LocalFile(place)
+        return file, file
+    head = bytearray(PAGE_BYTES)
+    remote = RemoteFile(place.address, head=memoryview(head))
+    return remote, Paged(remote, bytes(memoryview(head)[: remote.size_bytes]))
 
 
 def list_files(root: str, suffixes: Collection[str], *, pause: Pause = time.sleep) -> Files:
     """Every file below `root` whose name ends in one of `suffixes`, with its size in bytes, sorted by name.
 
     Names are whole, as `open_bytes` takes them: they carry whatever secrets `root` does, so print them
-    through `remote_file.shown`. Upper and lower case are the same in suffixes. Hidden files and folders are
+    through `shown`. Upper and lower case are the same in suffixes. Hidden files and folders are
     left out, links to folders are not followed. Where `root` is a file, it is the only one looked at.
     `pause` waits that many seconds before a remote listing is tried again.
 

@@ -24,11 +24,12 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
+from caudal.data.unreadable import unreadable
+from caudal.data.url import WEB, scheme_of, shown
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-WEB = ("http", "https")
 STORES = ("s3", "gs", "az", *WEB)
 
 _PAUSES_SECONDS = (0.2, 1.0)  # between one try and the next
@@ -54,6 +55,10 @@ class _Object(Protocol):
 
     def version(self) -> Version: ...
 
+    def head_into(self, buffer: memoryview) -> tuple[int, Version]:
+        """Fill `buffer` as far as the object reaches: how many bytes came, and of which version."""
+        ...
+
     def read_into(self, offset: int, buffer: memoryview) -> tuple[int, Version]:
         """Fill `buffer`; how many bytes came (no more than one beyond it), and of which version."""
         ...
@@ -65,8 +70,10 @@ class RemoteFile:
     What passes (a 5xx answer, a connection that breaks) is tried again, three times in all within seconds.
     """
 
-    def __init__(self, url: str, *, pause: Pause = time.sleep) -> None:
+    def __init__(self, url: str, *, head: memoryview | None = None, pause: Pause = time.sleep) -> None:
         """Ask for the size of `url`; `pause` waits that many seconds between tries.
+
+        With the same request `head` is filled with its first bytes, as far as it has so many.
 
         Raises:
             UnreadableFile: not there, not allowed, empty, no answer, a server without range reads, or a
@@ -76,10 +83,15 @@ class RemoteFile:
         self._pause = pause
         self._closed = False
         self._object = patiently(lambda: _object(url), self.name, pause)
-        self._version = patiently(self._object.version, self.name, pause)
+        if head is None:
+            self._version = patiently(self._object.version, self.name, pause)
+        else:
+            count, self._version = patiently(lambda: self._object.head_into(head), self.name, pause)
         self.size_bytes = self._version.size_bytes
         if not self.size_bytes:
             raise refused(self.name, _("it is empty"))
+        if head is not None:
+            self._check_count(count, 0, min(len(head), self.size_bytes))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """See `ByteFile.read_into`.
@@ -102,38 +114,21 @@ class RemoteFile:
                 _("it was changed while it was read"),
                 _("Start again when nobody writes it any more."),
             )
-        if count != len(buffer):
-            raise refused(
-                self.name,
-                _("of {wanted} bytes asked for at byte {offset} came {count}").format(
-                    wanted=len(buffer), offset=offset, count=count
-                ),
-            )
+        self._check_count(count, offset, len(buffer))
+
+    def _check_count(self, count: int, offset: int, wanted: int) -> None:
+        if count != wanted:
+            why = _("of {wanted} bytes asked for at byte {offset} came {count}")
+            raise refused(self.name, why.format(wanted=wanted, offset=offset, count=count))
 
     def close(self) -> None:
         """Refuse further reads; connections are shared and close themselves when idle."""
         self._closed = True
 
 
-def shown(url: str) -> str:
-    """`url` without what may be secret: user and password, query, fragment. Every message uses this name."""
-    scheme, _separator, rest = url.partition("://")
-    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
-
-
 def refused(name: str, why: str, hint: str = "") -> UnreadableFile:
     """The error for the object that is shown as `name`: the fact is `why`, a clause without a full stop."""
-    return UnreadableFile(
-        _("{path} cannot be read: {why}.").format(path=name, why=why),
-        hint or _("Try again later; if that does not help, leave it out."),
-        path=name,
-    )
-
-
-def scheme_of(url: str) -> str:
-    """`s3` of `s3://…`, in lower case."""
-    return url.partition("://")[0].lower()
+    return unreadable(name, why, hint or _("Try again later; if that does not help, leave it out."))
 
 
 def connect(url: str) -> tuple[ObjectStore, str]:
@@ -200,11 +195,14 @@ class _ByObstore:
         if not self._on_the_web:
             return _version(self._store.head(self._key))
         # A signature often allows GET alone; and so a server without range reads is found out at once.
+        return self.head_into(memoryview(bytearray(1)))[1]
+
+    def head_into(self, buffer: memoryview) -> tuple[int, Version]:
         try:
-            return _version(self._store.get(self._key, options={"range": (0, 1)}).meta)
+            return self.read_into(0, buffer)
         except Exception as error:
             if _status(error) == 416:
-                return Version(0, "")
+                return 0, Version(0, "")
             raise
 
     def read_into(self, offset: int, buffer: memoryview) -> tuple[int, Version]:
@@ -241,6 +239,11 @@ class _ByFsspec:
         if about.get("type") == "directory":
             raise IsADirectoryError
         return Version(int(about["size"]), repr([about.get(tag) for tag in self._TAGS]))
+
+    def head_into(self, buffer: memoryview) -> tuple[int, Version]:
+        version = self.version()  # not every library reads what is shorter than it was asked for
+        part = buffer[: version.size_bytes]
+        return self.read_into(0, part) if len(part) else (0, version)
 
     def read_into(self, offset: int, buffer: memoryview) -> tuple[int, Version]:
         with self._turn:

@@ -67,7 +67,7 @@ def index_samples(
     if errors and (not found or any(one.part.samples != 1 for one in found)):
         raise errors[0]  # nobody knows how much is lost with it
     joined = _join(root, [one for one in found if one.part.samples], reader, whole, notes)
-    return replace(joined, unreadable=tuple((str(error.path), error.message) for error in errors))
+    return replace(joined, unreadable=tuple((str(error.facts["path"]), error.message) for error in errors))
 
 
 def _files(root: str, reader: SampleReader | None) -> tuple[list[tuple[str, int]], SampleReader]:

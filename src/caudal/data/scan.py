@@ -110,9 +110,9 @@ def _look(index: Index, files: OpenFiles, seed: int, i: int, window: Window) -> 
         x_NC = x_NC[valid]
         if not len(x_NC) and window.area_px == index.height[i] * index.width[i]:
             raise BadValues(
-                _("{path} has no valid pixel.").format(path=index.images[i]),
+                _("{path} has no valid pixel.").format(path=index.image(i)),
                 _("Every pixel is NaN, nodata or transparent; move the file away."),
-                path=index.images[i],
+                path=str(index.image(i)),
             )
     draw = generator(seed, "scan pixels", i, window.row, window.col)
     keep = draw.integers(0, max(1, len(x_NC)), min(PIXELS_A_CHUNK, len(x_NC)))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from caudal.core.errors import DataError, UsageError
 from caudal.core.messages import _
 from caudal.core.seeds import generator
+from caudal.data.byte_file import read_bytes
 from caudal.data.index import Index
+from caudal.data.locations import open_bytes
+from caudal.data.url import Location
 
 _END_BYTES = 65536
 
@@ -78,12 +82,13 @@ def _groups(index: Index, pattern: str | None) -> list[str]:
         ) from None
     groups = []
     for i in range(len(index)):
-        match = compiled.search(Path(index.images[i]).as_posix())
+        name = str(index.image(i))
+        match = compiled.search(name.replace(os.sep, "/"))
         if match is None:
             raise DataError(
-                _("{path} does not match split.group.").format(path=index.images[i]),
+                _("{path} does not match split.group.").format(path=name),
                 _("Write a pattern that every name matches."),
-                path=index.images[i],
+                path=name,
             )
         groups.append(match.group(1) if match.groups() else match.group(0))
     return groups
@@ -107,9 +112,9 @@ def _merge_copies(index: Index, groups: list[str]) -> list[int]:
     return copies
 
 
-def _fingerprint(path: Path, size: int) -> bytes:
+def _fingerprint(path: Location, size: int) -> bytes:
     # Both ends of the file: enough to tell photographs apart, and 200 GB need not be read for it.
-    with path.open("rb") as file:
-        head = file.read(_END_BYTES)
-        file.seek(max(0, size - _END_BYTES))
-        return hashlib.blake2b(head + file.read(_END_BYTES) + str(size).encode()).digest()
+    end = min(size, _END_BYTES)
+    with closing(open_bytes(path)) as file:
+        both = read_bytes(file, 0, end) + read_bytes(file, size - end, end)
+    return hashlib.blake2b(both + str(size).encode()).digest()

@@ -3,7 +3,8 @@
 Flow of a patch: chunk (decoded once, by one thread) → slot in the arena → batch. Slots are granted in
 the order in which the chunks are visited, and there are enough of them that the next batch can always
 be completed (`order.slots_needed`), so the stream cannot wait for itself. The state is the number of
-batches that were handed out.
+batches that were handed out. Which chunks a rank visits says `visits.py`; what becomes of broken ones,
+`patch_quarantine.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +23,10 @@ import numpy.typing as npt
 from caudal.core.units import Bytes
 from caudal.data.chunk_reader import ChunkReader, cut_patch
 from caudal.data.chunks import Cutter
-from caudal.data.order import EpochOrder, order, origins, slots_needed
+from caudal.data.order import slots_needed
+from caudal.data.patch_quarantine import PatchQuarantine, Piece, read_piece
+from caudal.data.steps import Rank
+from caudal.data.visits import Visit, Visits
 from caudal.memory.arena import Arena, ArenaClosed
 
 _BATCH_BUFFERS = 2  # the batch in use, and the one being put together
@@ -30,7 +35,7 @@ _TURN_BATCHES = 8  # what is decoded in a turn, where decoding and the consumer 
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches that belong to one optimizer step; views into the arena, good until the next batch.
+    """A rank's patches of one optimizer step; views into the arena, good until the next batch.
 
     `x_BHWC` in the stream's dtype, `y_BHW` class numbers (uint8), `layout_B` and `sample_B` (int64): the
     layout of each patch, and its number in the run. `stall_seconds` is how long it was waited for.
@@ -45,19 +50,23 @@ class Batch:
 
 @dataclass(frozen=True)
 class StreamSize:
-    """What a stream holds: patches that wait, and the bytes of it all."""
+    """What a stream of one rank holds: patches that wait, its share of a `batch`, the bytes of it all."""
 
     slots: int
     patch_bytes: int
     batch: int
 
     @classmethod
-    def of(cls, cutter: Cutter, batch: int, open_chunks: int, ahead: int = 2) -> StreamSize:
-        """Enough slots for the order to be kept, and `ahead` batches or one chunk of reading ahead."""
+    def of(cls, cutter: Cutter, batch: int, open_chunks: int, ahead: int = 2, world: int = 1) -> StreamSize:
+        """Enough slots for the order to be kept, and `ahead` batches or one chunk of reading ahead.
+
+        `batch` is that of all ranks together. Of the patches that wait for later batches a rank has its
+        share on average, but any of them could be its own: room is kept for all.
+        """
         per_pixel = cutter.index.dtype.itemsize * cutter.index.bands + 1
-        most = cutter.most_patches
-        slots = slots_needed(most, open_chunks, batch) + max(ahead * batch, most[0])
-        return cls(slots, cutter.patch_px**2 * per_pixel, batch)
+        most, share = cutter.most_patches, -(-batch // world)
+        slots = slots_needed(most, open_chunks, share) + max(ahead * share, most[0])
+        return cls(slots, cutter.patch_px**2 * per_pixel, share)
 
     @property
     def arena_bytes(self) -> Bytes:
@@ -73,6 +82,9 @@ class PatchStream:
     its own. Without, they take turns: when a batch is missing, all threads decode some batches ahead, and
     rest while the consumer works. On a CPU that is faster, because the threads of a model work in step and
     all of them lose what one of them loses.
+
+    `batch` is that of all ranks together, of which `rank` gets its share. A chunk that cannot be read ends
+    the stream with its error, unless a `quarantine` replaces it.
     """
 
     def __init__(
@@ -87,17 +99,23 @@ class PatchStream:
         stop: int,
         start: int = 0,
         overlap: bool = True,
+        rank: Rank | None = None,
+        quarantine: PatchQuarantine | None = None,
     ) -> None:
+        rank = rank or Rank()
         self._cutter, self._reader = cutter, reader
-        self._batch, self._open_chunks = batch, open_chunks
+        self._read: Callable[[ChunkReader, Visit], Piece] = (
+            quarantine.read if quarantine else partial(read_piece, cutter)
+        )
+        self._visits = Visits(cutter, open_chunks, batch, rank)
+        self._share = len(self._visits.samples_of(0))
         self._position, self._stop = start, stop
         side, index = cutter.patch_px, cutter.index
         self._x_shape = (side, side, index.bands)
         self._x_bytes = side * side * index.bands * index.dtype.itemsize
-        size = StreamSize.of(cutter, batch, open_chunks)
+        size = StreamSize.of(cutter, batch, open_chunks, world=rank.world)
         self._slots = arena.slabs(size.slots, size.patch_bytes)
         self._buffers = itertools.cycle([self._buffer(arena) for _ in range(_BATCH_BUFFERS)])
-        self._orders: dict[int, EpochOrder] = {}
         self._ready: dict[int, int] = {}  # sample number → slot
         self._changed = threading.Condition()
         self._error: BaseException | None = None
@@ -107,7 +125,7 @@ class PatchStream:
         if overlap:
             self._gate.set()
         self._decoding = self._without_room = self._ended = 0  # threads, under `_changed`
-        self._work = self._visits()
+        self._work = self._visits.between(start, stop)
         self._next_visit = threading.Lock()
         self._threads = [
             threading.Thread(target=self._decode, name=f"caudal-decode-{k}", daemon=True)
@@ -124,50 +142,25 @@ class PatchStream:
         return {"position": self._position}
 
     def _buffer(self, arena: Arena) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        x = arena.lease(self._batch * self._x_bytes)
-        y = arena.lease(self._batch * self._x_shape[0] ** 2)
+        x = arena.lease(self._share * self._x_bytes)
+        y = arena.lease(self._share * self._x_shape[0] ** 2)
         return (
-            x.array((self._batch, *self._x_shape), self._cutter.index.dtype),
-            y.array((self._batch, *self._x_shape[:2]), np.uint8),
+            x.array((self._share, *self._x_shape), self._cutter.index.dtype),
+            y.array((self._share, *self._x_shape[:2]), np.uint8),
         )
-
-    def _order(self, epoch: int) -> EpochOrder:
-        # Called under `_next_visit` alone; the consumer reads what is there already.
-        if epoch not in self._orders:
-            self._orders[epoch] = order(self._cutter, epoch, self._open_chunks)
-            self._orders.pop(epoch - 3, None)
-        return self._orders[epoch]
-
-    def _visits(self) -> Iterator[tuple[EpochOrder, int, npt.NDArray[np.int64]]]:
-        """Each visit that is still needed, with the sample numbers of its patches (-1: not needed)."""
-        per_epoch = self._cutter.samples
-        first, last = self._position * self._batch, self._stop * self._batch
-        for epoch in range(first // per_epoch, -(-last // per_epoch)):
-            laid_out = self._order(epoch)
-            numbers = np.arange(len(laid_out)) + epoch * per_epoch
-            wanted = (numbers >= first) & (numbers < last)
-            # Samples sorted by visit: one slice for each visit, patches in their own order.
-            by_visit = np.lexsort((laid_out.patch, laid_out.visit))
-            ends = np.cumsum(laid_out.chunks.patches)
-            for visit in range(len(laid_out.chunks)):
-                these = by_visit[ends[visit] - laid_out.chunks.patches[visit] : ends[visit]]
-                samples = np.where(wanted[these], numbers[these], -1)
-                if (samples >= 0).any():
-                    yield laid_out, visit, samples
 
     def _decode(self) -> None:
         try:
             while True:
                 self._gate.wait()
                 with self._next_visit:  # slots are granted in the order of visits, or it could deadlock
-                    item = next(self._work, None)
-                    if item is None:
+                    visit = next(self._work, None)
+                    if visit is None:
                         break
-                    laid_out, visit, samples = item
                     self._note(without_room=1)
-                    slots = self._slots.take(int((samples >= 0).sum()))
+                    slots = self._slots.take(visit.needed)
                     self._note(without_room=-1, decoding=1)
-                self._fill(laid_out, visit, samples, slots)
+                self._fill(visit, slots)
                 self._note(decoding=-1)
             self._note(ended=1)
         except ArenaClosed:
@@ -184,20 +177,16 @@ class PatchStream:
             self._ended += ended
             self._changed.notify_all()
 
-    def _fill(
-        self, laid_out: EpochOrder, visit: int, samples: npt.NDArray[np.int64], slots: list[int]
-    ) -> None:
-        chunks = laid_out.chunks
-        chunk = self._reader.read(int(chunks.image[visit]), chunks.window(visit))
-        rows, cols = origins(self._cutter.seed, laid_out.epoch, chunks, visit, self._cutter.patch_px)
-        layout = int(self._cutter.index.layout[chunks.image[visit]])
+    def _fill(self, visit: Visit, slots: list[int]) -> None:
+        piece = self._read(self._reader, visit)
+        layout = int(self._cutter.index.layout[piece.image])
         done = {}
         free = iter(slots)
-        for row, col, sample in zip(rows, cols, samples, strict=True):
+        for row, col, sample in zip(piece.rows, piece.cols, visit.samples, strict=True):
             if sample >= 0:
                 slot = next(free)
                 x_out, y_out = self._slot_views(slot)
-                cut_patch(chunk, int(row), int(col), x_out, y_out)
+                cut_patch(piece.chunk, int(row), int(col), x_out, y_out)
                 done[int(sample)] = slot | (layout << 32)
         with self._changed:
             self._ready.update(done)
@@ -215,7 +204,7 @@ class PatchStream:
             yield batch
 
     def _next(self) -> Batch:
-        samples = np.arange(self._position * self._batch, (self._position + 1) * self._batch)
+        samples = self._visits.samples_of(self._position)
         began = time.perf_counter()
         with self._changed:
             if not self._complete(samples):
@@ -236,7 +225,7 @@ class PatchStream:
     def _enough_ahead(self) -> bool:
         nobody_can = self._ended == len(self._threads) or bool(self._without_room)
         full = nobody_can and not self._decoding
-        return self._overlap or full or len(self._ready) >= _TURN_BATCHES * self._batch
+        return self._overlap or full or len(self._ready) >= _TURN_BATCHES * self._share
 
     def _wait(self, samples: npt.NDArray[np.int64]) -> None:
         """Wait, with `_changed` held, until the batch is there; without overlap, until the turn is over."""

@@ -29,6 +29,8 @@ from caudal.core.files import PART, is_disk_full, sync
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
+from caudal.data.gdal_open import opened_by_gdal
+from caudal.data.url import Location
 from caudal.inference.blocks import Blocks, Codec, Packing
 from caudal.inference.cog import Tags, tags_of, write_cog
 from caudal.inference.jobs import finish, share
@@ -50,10 +52,10 @@ class Georeference:
     gcps: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, path: Path) -> Georeference | None:
+    def of(cls, path: Location) -> Georeference | None:
         """What the file at `path` says; `None` when it says nothing, or GDAL does not read it."""
         try:
-            with _unplaced(), rasterio.open(path) as raster:
+            with _unplaced(), opened_by_gdal(path) as raster:
                 points, points_crs = raster.gcps
                 crs, transform = raster.crs, raster.transform
         except RasterioError:

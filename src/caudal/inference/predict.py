@@ -176,7 +176,7 @@ def _check(count: _Count, grid: TileGrid, source: Source) -> None:
                 path=source.header.path, why=count.failed[0].reason
             ),
             _("Nothing was written. Copy the file anew, or check it with gdalinfo."),
-            path=source.header.path,
+            path=str(source.header.path),
         )
     expected_px = count.valid_px - count.lost_px
     if count.finished_px != grid.height * grid.width or count.predicted_px != expected_px:

@@ -1,101 +1,152 @@
-"""What the memory control group of this process allows and has seen: v2, v1, both or none.
+"""Reads what the memory control group of this process allows, holds and has seen: v2, v1, both or none.
 
-The limit that counts is the smallest on the way up to the root, because each group is also limited by
-the ones above it. Paths are taken below `root`, so that tests can read recorded trees.
+The limit that counts is the smallest on the way up, because each group is also limited by those above it.
+What a group may still take is less than its limit: page cache that is clean is given back at need, all else
+is held, and under the limit of a group above the neighbours hold their part too.
+
+Paths are taken below `root`, so that tests can read recorded trees. Where the groups are is
+`cgroup_places`; nothing here changes a group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from caudal.core.units import Bytes
+from caudal.memory import cgroup_places
+from caudal.memory.cgroup_places import Place
+from caudal.memory.cgroup_records import Charge, Group, Level, least
+from caudal.memory.kernel_files import number, table
+
+__all__ = ["Charge", "Group", "Level", "look", "read"]
 
 # v1 writes "no limit" as the largest page-aligned number; no machine has this much.
 _UNLIMITED = 2**60
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One reading. `version` is 0 where no memory group was found; unknown figures are `None`."""
-
-    version: int
-    path: Path | None
-    limit: Bytes | None
-    charged: Bytes | None
-    oom_kills: int | None
-
-
 def read(root: Path = Path("/"), pid: str = "self") -> Group:
     """Read the memory group of process `pid`."""
-    try:
-        lines = (root / "proc" / pid / "cgroup").read_text().splitlines()
-    except OSError:
+    return look(cgroup_places.find(root, pid).memory)
+
+
+def look(place: Place | None) -> Group:
+    """Read the figures of the group at `place`: for who comes again and again, and has found it once."""
+    if place is None:
         return Group(0, None, None, None, None)
-    v1 = next((line for line in lines if "memory" in line.split(":")[1].split(",")), None)
-    if v1 is not None:
-        folder = _folder(root / "sys/fs/cgroup/memory", v1.split(":", 2)[2])
-        if folder is not None:
-            return _read_v1(folder, root / "sys/fs/cgroup/memory")
-    v2 = next((line for line in lines if line.startswith("0::")), None)
-    if v2 is not None:
-        top = root / "sys/fs/cgroup"
-        top = top if (top / "cgroup.controllers").exists() else top / "unified"
-        folder = _folder(top, v2[3:])
-        if folder is not None and "memory" in _text(top / "cgroup.controllers").split():
-            return _read_v2(folder, top)
-    return Group(0, None, None, None, None)
-
-
-def _folder(top: Path, inside: str) -> Path | None:
-    # In a container the path may be the host's: then the mount's own top is the group.
-    for folder in (top / inside.lstrip("/"), top):
-        if folder.is_dir():
-            return folder
-    return None
-
-
-def _read_v1(folder: Path, top: Path) -> Group:
-    stat = _table(folder / "memory.stat")
-    limit = _least(_number(level / "memory.limit_in_bytes") for level in _way_up(folder, top))
-    charged = None if "total_rss" not in stat else Bytes(stat["total_rss"] + stat.get("total_shmem", 0))
-    return Group(1, folder, limit, charged, _table(folder / "memory.oom_control").get("oom_kill"))
-
-
-def _read_v2(folder: Path, top: Path) -> Group:
-    stat = _table(folder / "memory.stat")
-    limit = _least(
-        _number(level / name) for level in _way_up(folder, top) for name in ("memory.max", "memory.high")
+    path, levels = _v1(place) if place.version == 1 else _v2(place)
+    if path is None:
+        return Group(0, None, None, None, None)
+    own = levels[0]
+    return Group(
+        version=place.version,
+        path=path,
+        limit=least(level.limit for level in levels),
+        charged=None if own.charge is None else own.charge.charged,
+        oom_kills=own.oom_kills,
+        oom_kills_here=own.oom_kills_here,
+        levels=tuple(levels),
+        exact=place.exact,
     )
-    charged = None if "anon" not in stat else Bytes(stat["anon"] + stat.get("shmem", 0))
-    return Group(2, folder, limit, charged, _table(folder / "memory.events").get("oom_kill"))
 
 
-def _way_up(folder: Path, top: Path) -> list[Path]:
-    levels = [folder]
-    while levels[-1] != top and top in levels[-1].parents:
-        levels.append(levels[-1].parent)
-    return levels
+def _v1(place: Place) -> tuple[Path, list[Level]]:
+    folders = [place.folder]
+    for above in place.way_up()[1:]:
+        if number(above / "memory.use_hierarchy") == 0:
+            break  # this one does not count what is below it
+        folders.append(above)
+    stats = [table(folder / "memory.stat") for folder in folders]
+    levels = [_level_v1(folder, place.top, stat) for folder, stat in zip(folders, stats, strict=True)]
+    # The kernel tells the least limit of all groups above, also of those that a container does not show.
+    hidden = _set(stats[0].get("hierarchical_memory_limit"))
+    seen = least(level.limit for level in levels)
+    if hidden is not None and (seen is None or hidden < seen):
+        levels.append(Level("above the mount", hidden, charge=levels[0].charge))
+    return place.folder, levels
 
 
-def _least(values: Iterable[int | None]) -> Bytes | None:
-    known = [value for value in values if value is not None and value < _UNLIMITED]
-    return Bytes(min(known)) if known else None
+def _level_v1(folder: Path, top: Path, stat: dict[str, int]) -> Level:
+    most = _set(number(folder / "memory.limit_in_bytes"))
+    with_swap = _set(number(folder / "memory.memsw.limit_in_bytes"))
+    control = table(folder / "memory.oom_control")
+    return Level(
+        name=_name(folder, top),
+        most=most,
+        swap=None if with_swap is None else Bytes(max(0, with_swap - (most or 0))),
+        charge=_charge_v1(folder, stat),
+        oom_kills=control.get("oom_kill"),
+        oom_kills_here=control.get("oom_kill"),
+        kills_off=control.get("oom_kill_disable") == 1,
+    )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+def _charge_v1(folder: Path, stat: dict[str, int]) -> Charge | None:
+    # Without `total_` the figures are of this group alone, though its limit is for those below it, too.
+    if "total_rss" not in stat:
+        return None
+    anonymous = stat["total_rss"]
+    # Old kernels do not tell shared pages; they are on the lists of pages without a file, with the anonymous.
+    without_file = stat.get("total_inactive_anon", 0) + stat.get("total_active_anon", 0)
+    file = stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0)
+    dirty = stat.get("total_dirty", 0) + stat.get("total_writeback", 0)
+    return Charge(
+        anonymous=Bytes(anonymous),
+        shared=Bytes(stat.get("total_shmem", max(0, without_file - anonymous))),
+        dirty=Bytes(dirty),
+        reclaimable=Bytes(max(0, file - dirty)),
+        kernel=_set(number(folder / "memory.kmem.usage_in_bytes")),
+        swap=_set(stat.get("total_swap")),
+        usage=_set(number(folder / "memory.usage_in_bytes")),
+    )
 
 
-def _number(path: Path) -> int | None:
-    text = _text(path).strip()
-    return int(text) if text.isdigit() else None
+def _v2(place: Place) -> tuple[Path | None, list[Level]]:
+    # A group in which the controller is not switched on has none of these files: the next above counts it.
+    way = [
+        folder
+        for folder in place.way_up()
+        if (folder / "memory.stat").exists() or (folder / "memory.max").exists()
+    ]
+    return (way[0] if way else None), [_level_v2(folder, place.top) for folder in way]
 
 
-def _table(path: Path) -> dict[str, int]:
-    rows = (line.split() for line in _text(path).splitlines())
-    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+def _level_v2(folder: Path, top: Path) -> Level:
+    events = table(folder / "memory.events")
+    return Level(
+        name=_name(folder, top),
+        most=_set(number(folder / "memory.max")),
+        high=_set(number(folder / "memory.high")),
+        swap=_set(number(folder / "memory.swap.max")),
+        charge=_charge_v2(folder),
+        throttled=events.get("high"),
+        oom_kills=events.get("oom_kill"),
+        oom_kills_here=table(folder / "memory.events.local").get("oom_kill"),
+        kills_together=number(folder / "memory.oom.group") == 1,
+    )
+
+
+def _charge_v2(folder: Path) -> Charge | None:
+    stat = table(folder / "memory.stat")
+    if "anon" not in stat:
+        return None
+    file = stat.get("inactive_file", 0) + stat.get("active_file", 0)
+    dirty = stat.get("file_dirty", 0) + stat.get("file_writeback", 0)
+    # Kernels before 5.18 do not add their own part up.
+    parts = ("kernel_stack", "pagetables", "sec_pagetables", "percpu", "slab")
+    return Charge(
+        anonymous=Bytes(stat["anon"]),
+        shared=Bytes(stat.get("shmem", 0)),
+        dirty=Bytes(dirty),
+        reclaimable=Bytes(max(0, file - dirty) + stat.get("slab_reclaimable", 0)),
+        kernel=Bytes(stat.get("kernel", sum(stat.get(part, 0) for part in parts))),
+        swap=_set(number(folder / "memory.swap.current")),
+        usage=_set(number(folder / "memory.current")),
+    )
+
+
+def _name(folder: Path, top: Path) -> str:
+    return "/" if folder == top else f"/{folder.relative_to(top)}"
+
+
+def _set(value: int | None) -> Bytes | None:
+    return None if value is None or value >= _UNLIMITED else Bytes(value)

@@ -5,7 +5,10 @@ torch is imported only when asked: planning on a machine without a GPU costs not
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
+from typing import Any
 
 from caudal.core.errors import DeviceMissing
 from caudal.core.messages import _
@@ -22,6 +25,27 @@ class Device:
     name: str
     total: Bytes
     free: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Who holds a card's bytes.
+
+    `allocated` is in this process's tensors; `reserved` is what its allocator has taken for them, and keeps;
+    `free` is on the card for anyone. `others` is held by other processes as NVML lists them, and `None` where
+    it does not: without NVML, in a container that does not show who is who, on Windows' side of WSL.
+    """
+
+    total: Bytes
+    free: Bytes
+    allocated: Bytes
+    reserved: Bytes
+    others: Bytes | None
+
+    @property
+    def beside(self) -> Bytes:
+        """In use and not in this process's allocator: the others, and every process's own context."""
+        return Bytes(max(0, self.total - self.free - self.reserved))
 
 
 def devices() -> list[Device]:
@@ -79,13 +103,86 @@ def peak() -> Bytes | None:
     return Bytes(torch.cuda.max_memory_reserved())
 
 
-def used_by_all(index: int = 0) -> Bytes | None:
-    """Bytes in use on the card by every process (NVML), or `None` where NVML cannot see."""
+def reading(index: int = 0) -> Reading | None:
+    """Who holds the bytes of card `index`, by torch's numbers; `None` where this process uses no GPU.
+
+    Never wakes a GPU up: a context takes hundreds of MiB, and who only looks should not pay that.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return read(torch.cuda, nvml(), index)
+
+
+def read(cuda: Any, listing: Any | None, index: int = 0) -> Reading:
+    """Read through `cuda` (`torch.cuda`) and `listing` (NVML, or `None`)."""
+    free, total = cuda.mem_get_info(index)
+    return Reading(
+        total=Bytes(total),
+        free=Bytes(free),
+        allocated=Bytes(cuda.memory_allocated(index)),
+        reserved=Bytes(cuda.memory_reserved(index)),
+        others=None if listing is None else _others(listing, _handle(cuda, listing, index)),
+    )
+
+
+def nvml() -> Any | None:
+    """NVML's module, ready, or `None` where there is none or it sees no driver."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        return Bytes(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-    except Exception:  # not installed, no driver, no card: NVML has an error class for each
+    except Exception:  # not installed, no driver: NVML has an error class for each
         return None
+    return pynvml
+
+
+def used_by_all(index: int = 0) -> Bytes | None:
+    """Bytes in use on the card by every process (NVML), or `None` where NVML cannot see."""
+    import torch
+
+    listing = nvml()
+    handle = None if listing is None else _handle(torch.cuda, listing, index)
+    if listing is None or handle is None:
+        return None
+    return Bytes(listing.nvmlDeviceGetMemoryInfo(handle).used)
+
+
+def _handle(cuda: Any, listing: Any, index: int) -> Any | None:
+    """NVML's handle of torch's card `index`.
+
+    Their numbers differ: `CUDA_VISIBLE_DEVICES` hides cards from torch and not from NVML, and torch's order
+    is by speed. The card's own identifier is the same in both; a slice of one (MIG) has one, too.
+    """
+    try:
+        identifier = cuda.get_device_properties(index).uuid
+        for kind in ("GPU", "MIG"):
+            try:
+                return listing.nvmlDeviceGetHandleByUUID(f"{kind}-{identifier}")
+            except listing.NVMLError:
+                continue
+    except Exception:  # no such card here
+        return None
+    return None
+
+
+def _others(listing: Any, handle: Any | None) -> Bytes | None:
+    if handle is None:
+        return None
+    try:
+        held = {
+            process.pid: process.usedGpuMemory
+            for kind in (
+                listing.nvmlDeviceGetComputeRunningProcesses,
+                listing.nvmlDeviceGetGraphicsRunningProcesses,
+            )
+            for process in kind(handle)
+        }
+    except listing.NVMLError:
+        return None
+    # Where this process itself is not listed, numbers are those of another namespace; where one has no
+    # figure, the driver does not tell.
+    own = held.pop(os.getpid(), None)
+    if own is None or None in held.values():
+        return None
+    return Bytes(sum(held.values()))

@@ -14,7 +14,7 @@ from caudal.data.classes import Classes
 from caudal.data.normalize import Normalization, normalize
 from caudal.data.stream import Batch
 from caudal.models import weights
-from caudal.runs.spec import RunSpec
+from caudal.runs.spec import RunSpec, micro_batches
 from caudal.tasks import TASKS
 from caudal.tasks.base import Task
 from caudal.training.adamw import AdamW
@@ -64,6 +64,7 @@ def make_stepper(
     micro_batch: int,
 ) -> tuple[Stepper, Average]:
     """All that a training step needs, and the averaged weights beside it."""
+    lever = micro_batches(spec)
     stepper = Stepper(
         model=model,
         task=task,
@@ -73,6 +74,7 @@ def make_stepper(
         prepare=make_prepare(spec, normalization, precision.device),
         micro_batch=micro_batch,
         clip=spec.training.clip,
+        smaller=[size for size in lever.positions() if lever.is_exact(size)],
     )
     return stepper, Average(model, spec.training.average)
 

@@ -17,6 +17,7 @@ from caudal.data.classes import Classes
 from caudal.data.normalize import Normalization
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header
+from caudal.data.url import Location
 from caudal.inference.forward import Forward
 from caudal.memory import planner, vram
 from caudal.memory.cost import Forward as Measured
@@ -72,7 +73,7 @@ class Loaded:
                 path=str(path),
             )
 
-    def tiling(self, budget: Bytes, path: Path, exact: bool = False) -> tuple[Tiling, Bytes]:
+    def tiling(self, budget: Bytes, path: Location, exact: bool = False) -> tuple[Tiling, Bytes]:
         """The best tiles for a raster that fit, and the peak of the whole process with them.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from caudal.core.errors import UsageError
 from caudal.core.messages import _
@@ -34,17 +35,18 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def ram_budget(asked: Bytes | None) -> Bytes:
+def ram_budget(asked: Bytes | None, root: Path = Path("/")) -> Bytes:
     """The RAM budget asked for, or 80 % of the smallest limit that this process is under.
 
     Raises:
-        UsageError: more was asked for than the machine or the container has.
+        UsageError: more was asked for than the machine or the container has, or nothing, and no limit shows.
     """
-    known = [limit for limit in ram_limits() if limit.bytes is not None]
+    known = [limit for limit in ram_limits(root) if limit.bytes is not None]
     least = min(known, key=lambda limit: int(limit.bytes or 0), default=Limit("none", None))
+    if asked is None and least.bytes is None:
+        raise UsageError(_("No meter shows how much memory there is here."), _("Give a budget with --ram."))
     if asked is None:
-        assert least.bytes is not None, "no meter shows how much memory there is; give --ram"
-        return Bytes(least.bytes * DEFAULT_SHARE)
+        return Bytes((least.bytes or 0) * DEFAULT_SHARE)
     if least.bytes is not None and asked > least.bytes:
         raise UsageError(
             _("--ram asks for {asked}, and the limit “{name}” is {limit}.").format(

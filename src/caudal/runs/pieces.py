@@ -30,11 +30,11 @@ def choose_pieces(index: Index, parts: Split, cutter: Cutter) -> Pieces:
     scored = max(
         parts.held_out, key=lambda i: int(index.height[i] * index.width[i] * pixel_bytes[index.layout[i]])
     )
-    masks = [None if (path := index.mask(i)) is None else str(path) for i in (chunk, scored)]
+    masks = [index.masks[i] or None for i in (chunk, scored)]
     return Pieces(
-        image=str(index.image(chunk)),
+        image=index.images[chunk],
         mask=masks[0],
         chunk=(0, 0, *cutter.chunk_shape(chunk)),
-        scored=str(index.image(scored)),
+        scored=index.images[scored],
         scored_mask=masks[1],
     )

@@ -19,8 +19,10 @@ import numpy.typing as npt
 from caudal.core.geometry import Window
 from caudal.core.units import Bytes
 from caudal.data.chunk_reader import OpenFiles
+from caudal.data.locations import relocated
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Pixels
+from caudal.data.url import Location
 from caudal.inference.scores import score_windows
 from caudal.inference.symmetry import Forward
 from caudal.memory.meters import PeakMeter, charged_bytes
@@ -37,10 +39,10 @@ def decoding_bytes(pieces: Pieces, dtype: str, threads: int, meter: PeakMeter) -
     files = OpenFiles()
 
     def read(_number: int) -> None:
-        x = files.read(Path(pieces.image), window)
+        x = files.read(relocated(pieces.image), window)
         x_HWC = _filled(x, dtype)
         if pieces.mask is not None:
-            _classes(files, Path(pieces.mask), window)
+            _classes(files, relocated(pieces.mask), window)
         del x_HWC
 
     meter.reset()
@@ -52,7 +54,7 @@ def decoding_bytes(pieces: Pieces, dtype: str, threads: int, meter: PeakMeter) -
 
 def scoring_bytes(pieces: Pieces, forward: Forward, tiling: Tiling, channels: int, meter: PeakMeter) -> Bytes:
     """The peak of scoring the first tiles of an image, model's work included, above what is held now."""
-    path = Path(pieces.scored)
+    path = relocated(pieces.scored)
     files = OpenFiles()
     with ExitStack() as stack:
         stack.enter_context(closing(files))
@@ -69,7 +71,7 @@ def scoring_bytes(pieces: Pieces, forward: Forward, tiling: Tiling, channels: in
             if region.scores_CHW is not None:
                 region.scores_CHW.argmax(0).astype(np.uint8)
             if pieces.scored_mask is not None:
-                _classes(files, Path(pieces.scored_mask), region.window)
+                _classes(files, relocated(pieces.scored_mask), region.window)
         return Bytes(max(0, meter.peak() - before))
 
 
@@ -80,6 +82,6 @@ def _filled(pixels: Pixels, dtype: str) -> npt.NDArray[Any]:
     return np.where(~pixels.valid_HW[:, :, None], x_HWC.dtype.type(0), x_HWC)
 
 
-def _classes(files: OpenFiles, mask: Path, window: Window) -> None:
+def _classes(files: OpenFiles, mask: Location, window: Window) -> None:
     mask_HW = files.read(mask, window).x_HWC[:, :, 0]
     np.zeros(mask_HW.shape, np.uint8)[mask_HW > 0] = 1

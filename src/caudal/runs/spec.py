@@ -9,6 +9,8 @@ from pydantic import Field
 from caudal.core.config import Frozen
 from caudal.core.units import Bytes
 from caudal.data.augment_settings import Augmentation
+from caudal.memory.levers import LEVERS
+from caudal.memory.levers.micro_batch import MicroBatch
 from caudal.training.settings import TrainingSettings
 
 
@@ -65,3 +67,9 @@ class RunSpec(Frozen):
         """Whether a run of one may go on as the other: all but the budgets is the same."""
         free = {"ram": None, "vram": None}
         return self.model_copy(update=free) == other.model_copy(update=free)
+
+
+def micro_batches(spec: RunSpec) -> MicroBatch:
+    """The micro-batches that a spec's batch may be cut into."""
+    lever: MicroBatch = LEVERS.get("micro_batch")(spec.training.batch, int(spec.model.config.get("group", 4)))
+    return lever

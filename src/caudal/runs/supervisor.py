@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -18,12 +19,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from caudal.memory import cgroup
+from caudal.core.units import MIB, Bytes
+from caudal.memory import cgroup, shared_memory
 
-Reason = Literal["ended", "oom_host", "killed"]
+Reason = Literal["ended", "oom_host", "oom_shm", "timeout", "killed"]
 
+GRACE_SECONDS = 60.0  # after the time limit, to write a checkpoint
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _FIRST_TO_GO = "500"
+_SHM_FULL = Bytes(MIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +35,33 @@ class Ending:
     """How a process ended.
 
     `reason` is `ended` when it ended by itself, with `code`; `oom_host` when the system killed it for want
-    of memory; `killed` when another signal ended it. `signal` is 0 where there was none.
+    of memory; `oom_shm` when it touched shared memory for which `/dev/shm` had no room; `timeout` when it was
+    killed because it did not heed its time limit; `killed` when another signal ended it. `signal` is 0 where
+    there was none. `resident` is the most that it or a process below it had resident, `cpu_seconds` what they
+    computed together.
     """
 
     reason: Reason
     code: int
     signal: int
     seconds: float
+    resident: Bytes
+    cpu_seconds: float
 
 
-def watch(command: Sequence[str], env: Mapping[str, str]) -> Ending:
+def watch(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    limit_seconds: float | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Ending:
     """Run `command` to its end, in a process group of its own, with `env` beside this environment.
 
-    Ctrl-C and SIGTERM are handed on to it; it is told to stop when this process dies. Only for a process's
-    main thread, and before it has others.
+    Ctrl-C and SIGTERM are handed on to it; it is told to stop when this process dies. At `limit_seconds` it
+    gets SIGTERM, and `grace_seconds` later its whole group is killed. Only for a process's main thread, and
+    before it has others.
     """
-    kills, began = _oom_kills(), time.monotonic()
+    kills, began, used = _oom_kills(), time.monotonic(), _cpu_seconds()
     child = subprocess.Popen(
         list(command),
         env={**os.environ, **env},
@@ -54,12 +69,40 @@ def watch(command: Sequence[str], env: Mapping[str, str]) -> Ending:
         preexec_fn=_tied_to(os.getpid()),
     )
     with _handing_on(child):
-        code = child.wait()
+        code, overdue = _wait(child, limit_seconds, grace_seconds)
     seconds = time.monotonic() - began
-    if code >= 0:
-        return Ending("ended", code, 0, seconds)
-    for_memory = code == -signal.SIGKILL and _oom_kills() > kills
-    return Ending("oom_host" if for_memory else "killed", 1, -code, seconds)
+    resident = Bytes(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+    reason: Reason = "ended"
+    if overdue:
+        reason = "timeout"
+    elif code < 0:
+        reason = _why(-code, _oom_kills() > kills)
+    ended = reason == "ended"
+    return Ending(reason, code if ended else 1, max(0, -code), seconds, resident, _cpu_seconds() - used)
+
+
+def _wait(child: subprocess.Popen[bytes], limit: float | None, grace: float) -> tuple[int, bool]:
+    """The exit status, and whether it had to be killed for its time limit."""
+    with suppress(subprocess.TimeoutExpired):
+        return child.wait(limit), False
+    child.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        return child.wait(grace), False
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    return child.wait(), True
+
+
+def _why(number: int, group_had_kills: bool) -> Reason:
+    if number == signal.SIGKILL and group_had_kills:
+        return "oom_host"
+    shm = shared_memory.read() if number == signal.SIGBUS else None
+    return "oom_shm" if shm is not None and shm.free < _SHM_FULL else "killed"
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _oom_kills() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from caudal.core.units import Bytes
 
@@ -10,6 +11,9 @@ WATCHER_BYTES = "CAUDAL_WATCHER_BYTES"
 """What the watcher holds; set for every run that has one."""
 SMALLER_PLAN = "CAUDAL_SMALLER_PLAN"
 """Set for a run that goes on after it was killed for want of memory: not on its stored plan again."""
+
+DEADLINE = "CAUDAL_DEADLINE"
+"""When the run has to end, with a checkpoint: in seconds of the monotonic clock, one for all processes."""
 
 _SHARE = 0.85
 
@@ -27,6 +31,11 @@ def watcher_bytes() -> Bytes:
 def must_take_less() -> bool:
     """Whether this run was killed for want of memory before."""
     return bool(os.environ.get(SMALLER_PLAN))
+
+
+def seconds_left() -> float | None:
+    """Until the run's time limit; `None` if it has none."""
+    return max(0.0, float(os.environ[DEADLINE]) - time.monotonic()) if DEADLINE in os.environ else None
 
 
 def budget_below(predicted: Bytes) -> Bytes:

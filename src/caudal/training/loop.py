@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from pathlib import Path
 
 from torch import nn
 
-from caudal.core.errors import Interrupted
+from caudal.core.errors import OutOfMemory
 from caudal.core.events import Events, StepDone, Validated
-from caudal.core.messages import _
 from caudal.data.stream import Batch
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint
@@ -22,6 +20,7 @@ from caudal.training.checkpoint import Progress
 from caudal.training.schedule import learning_rate
 from caudal.training.settings import TrainingSettings
 from caudal.training.step import Stepper
+from caudal.training.stop import Stop
 
 
 @dataclass
@@ -29,7 +28,7 @@ class Loop:
     """A run in progress.
 
     `validate` scores a model on the held-out part; `keep_best` stores a model that scored best;
-    `samples_per_epoch` is used to count epochs alone. `stop` is set from outside to end early.
+    `samples_per_epoch` is used to count epochs alone.
     """
 
     settings: TrainingSettings
@@ -42,18 +41,23 @@ class Loop:
     validate: Callable[[nn.Module], Metrics]
     keep_best: Callable[[nn.Module, Metrics], None]
     samples_per_epoch: int
-    stop: threading.Event
+    stop: Stop
 
     def run(self, batches: Iterable[Batch]) -> Progress:
         """Train from `progress.step` to the end, over `batches` that begin at that step.
 
         Raises:
-            Interrupted: `stop` was set; the checkpoint is on disk.
+            Interrupted, or what `stop` was asked with; the checkpoint is on disk.
+            OutOfMemory: a step finds no room, however small its parts; the checkpoint is on disk.
             DiskFull: a checkpoint could not be written; the earlier ones are there.
         """
         saved_at = time.monotonic()
         for batch in batches:
-            self._step(batch)
+            try:
+                self._step(batch)
+            except OutOfMemory:
+                self.save()  # the state is that before the step
+                raise
             done = self.progress.step
             if done % self.settings.validation_steps == 0 or done == self.settings.steps:
                 self._validate(done)
@@ -62,11 +66,7 @@ class Loop:
                 saved_at = time.monotonic()
             if self.stop.is_set():
                 self.save()
-                raise Interrupted(
-                    _("Stopped at step {step} of {steps}.").format(step=done, steps=self.settings.steps),
-                    _("Run the same command again to go on from there."),
-                    step=done,
-                )
+                raise self.stop.error(done, self.settings.steps)
             if self.progress.stopped:
                 break
         self.save()

@@ -1,8 +1,11 @@
-"""One optimizer step: the batch in micro-batches, their gradients added up, then the update."""
+"""One optimizer step: the batch in micro-batches, their gradients added up, then the update.
+
+A step that runs out of memory is taken again in smaller parts, with the same gradient.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,18 +13,27 @@ import numpy as np
 import torch
 from torch import nn
 
+from caudal.core.errors import OutOfMemory
+from caudal.core.messages import _
 from caudal.data.stream import Batch
 from caudal.tasks.base import Task
 from caudal.training.adamw import AdamW
 from caudal.training.precision import Precision
+from caudal.training.retry import Retry, ran_out
 
 Prepare = Callable[[Batch, slice], tuple[torch.Tensor, torch.Tensor]]
 """Part of a batch as the model wants it, on the device: `x_BCHW` float32 and `y_BHW`."""
+Shrunk = Callable[[int, int], None]
+"""Hears that a step is taken again: the micro-batch that failed, and the one from now on."""
 
 
 @dataclass
 class Stepper:
-    """Holds what a step needs. The gradient is that of the mean loss over the whole batch."""
+    """Holds what a step needs. The gradient is that of the mean loss over the whole batch.
+
+    `smaller` are the micro-batches that may be fallen back on: those that give the same gradient. `shrunk`
+    hears of it. `micro_batch` may be changed between steps.
+    """
 
     model: nn.Module
     task: Task
@@ -31,21 +43,20 @@ class Stepper:
     prepare: Prepare
     micro_batch: int
     clip: float
+    smaller: Sequence[int] = ()
+    shrunk: Shrunk = lambda _before, _after: None
+
+    def __post_init__(self) -> None:
+        self._retry = Retry(self.model)
 
     def run(self, batch: Batch, rate: float) -> float:
-        """Take one step at learning rate `rate`; returns the batch's mean loss before it."""
-        size = len(batch.sample_B)
+        """Take one step at learning rate `rate`; returns the batch's mean loss before it.
+
+        Raises:
+            OutOfMemory: not even the smallest micro-batch finds room.
+        """
         self.model.train()
-        total = 0.0
-        for start in range(0, size, self.micro_batch):
-            part = slice(start, min(start + self.micro_batch, size))
-            x_BCHW, y_BHW = self.prepare(batch, part)
-            with self.precision.autocast():
-                scores = self.model(x_BCHW)
-            # A sum divided by the batch, not a mean of means: parts of any size weigh what they should.
-            loss = self.task.loss(scores, y_BHW).sum() / size
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+        total = self._gradient(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         optimizer = cast(torch.optim.Optimizer, self.optimizer)  # as far as a scaler looks, it is one
@@ -55,4 +66,51 @@ class Stepper:
         self.scaler.update()
         self.optimizer.zero_grad()
         assert np.isfinite(total) or self.scaler.is_enabled(), "the loss is not finite"
+        return total
+
+    def next_smaller(self) -> int | None:
+        """The largest micro-batch below the present one that may be fallen back on."""
+        return max((size for size in self.smaller if size < self.micro_batch), default=None)
+
+    def _gradient(self, batch: Batch) -> float:
+        """Leave the gradient in the weights; in as many parts as memory asks for."""
+        self._retry.keep()
+        while (total := self._attempt(batch)) is None:
+            # Outside the handler: while an error is handled, its traceback holds on to every tensor.
+            self.optimizer.zero_grad()
+            self._retry.put_back()
+            failed, after = self.micro_batch, self.next_smaller()
+            if after is None:
+                raise OutOfMemory(
+                    _(
+                        "A step ran out of memory with {size} samples at once, and it cannot take fewer."
+                    ).format(size=failed),
+                    _("Free memory that others hold, or set a smaller patch or model in the spec."),
+                    micro_batch=failed,
+                )
+            self.micro_batch = after
+            self.shrunk(failed, after)
+        return total
+
+    def _attempt(self, batch: Batch) -> float | None:
+        """The mean loss, with the gradient in the weights; `None` if memory ran out on the way."""
+        try:
+            return self._parts(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            return None
+
+    def _parts(self, batch: Batch) -> float:
+        size, total = len(batch.sample_B), 0.0
+        micro_batch = self.micro_batch  # another thread may change it: from the next step on
+        for start in range(0, size, micro_batch):
+            part = slice(start, min(start + micro_batch, size))
+            x_BCHW, y_BHW = self.prepare(batch, part)
+            with self.precision.autocast():
+                scores = self.model(x_BCHW)
+            # A sum divided by the batch, not a mean of means: parts of any size weigh what they should.
+            loss = self.task.loss(scores, y_BHW).sum() / size
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
         return total

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
 from caudal.core.registry import Registry
+from caudal.data.locations import located
 from caudal.data.readers.base import Reader
+from caudal.data.url import Location
 
 READERS = Registry(
     "reader",
@@ -20,19 +21,21 @@ READERS = Registry(
 )
 
 
-def reader_for(path: Path) -> Reader:
+def reader_for(path: str | Location) -> Reader:
     """The reader that takes the file's suffix.
 
     Raises:
         UnreadableFile: no reader knows the suffix.
+        UsageError: a Windows path with nothing behind it here.
     """
+    path = located(path)
     suffix = path.suffix.lower()
     if suffix in _by_suffix():
         return _by_suffix()[suffix]
     raise UnreadableFile(
         _("{path}: no reader knows “{suffix}” files.").format(path=path, suffix=suffix),
         _("Use one of: {suffixes}.").format(suffixes=" ".join(known_suffixes())),
-        path=path,
+        path=str(path),
     )
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
 from caudal.core.messages import _
+from caudal.data.unreadable import unreadable
+from caudal.data.url import Location
 
 # A header may claim anything. Past these it is refused before a byte of pixels is read.
 MAX_PIXELS = 2**40
@@ -33,10 +33,10 @@ class Header:
 
     `bands` counts the bands that carry data: an alpha band is not one of them, it says which pixels are
     valid. `block` is the (height, width) in pixels of the smallest piece that is decoded at once: the
-    whole image where a format has no smaller one.
+    whole image where a format has no smaller one. `size_bytes` is what the file takes where it lies.
     """
 
-    path: Path
+    path: Location
     height: int
     width: int
     bands: int
@@ -46,6 +46,7 @@ class Header:
     band_names: tuple[str, ...]
     nodata: float | None
     has_alpha: bool
+    size_bytes: int = 0
 
     @property
     def pixel_bytes(self) -> int:
@@ -108,15 +109,15 @@ class Reader(Protocol):
 
     suffixes: tuple[str, ...]
 
-    def header(self, path: Path) -> Header:
-        """Read the header alone.
+    def header(self, path: str | Location) -> Header:
+        """Read the header alone. A text is what `located` takes: a path or a URL.
 
         Raises:
             UnreadableFile: missing, empty, truncated, another format, or a size past the limits above.
         """
         ...
 
-    def open(self, path: Path) -> Source:
+    def open(self, path: str | Location) -> Source:
         """Open for windowed reads.
 
         Raises:
@@ -126,7 +127,7 @@ class Reader(Protocol):
 
 
 def check_size(
-    path: Path, height: int, width: int, bands: int, dtype: np.dtype[Any], block: tuple[int, int]
+    path: Location, height: int, width: int, bands: int, dtype: np.dtype[Any], block: tuple[int, int]
 ) -> None:
     """Refuse a header whose claims no honest file makes, before anything is allocated for it.
 
@@ -144,11 +145,8 @@ def check_size(
         why = _("one block of it would decode to {bytes} bytes").format(bytes=block_bytes)
     else:
         return
-    raise UnreadableFile(
-        _("{path} cannot be read: {why}.").format(path=path, why=why),
-        _("Check how the file was made; if it is right, write it again with smaller blocks."),
-        path=path,
-    )
+    hint = _("Check how the file was made; if it is right, write it again with smaller blocks.")
+    raise unreadable(path, why, hint)
 
 
 def valid_mask(x_HWC: Array, nodata: float | None) -> npt.NDArray[np.bool_] | None:

@@ -15,10 +15,7 @@ Of an animation the first frame is read. A PNG's transparent colour (tRNS) is no
 from __future__ import annotations
 
 import io
-import os
-import threading
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,10 +24,14 @@ import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
 from caudal.core.messages import _
+from caudal.data.byte_file import ByteFile, FileObject, read_bytes
+from caudal.data.locations import located, open_with_head
 from caudal.data.readers.base import Array, Header, Pixels, check_size
-from caudal.data.readers.files import open_for_reading, read_exactly, unreadable
+from caudal.data.unreadable import unreadable
+from caudal.data.url import Location
 
 # The plugins are called by name: `Image.open` would try others, and has a process-wide pixel limit and
 # warning of its own where `check_size` is ours.
@@ -64,7 +65,7 @@ class ImageReader:
 
     suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
-    def header(self, path: Path) -> Header:
+    def header(self, path: str | Location) -> Header:
         """Read the header alone; see `Reader.header`.
 
         Raises:
@@ -73,30 +74,27 @@ class ImageReader:
         with self.open(path) as source:
             return source.header
 
-    def open(self, path: Path) -> ImageSource:
+    def open(self, path: str | Location) -> ImageSource:
         """Open for windowed reads; each decodes the whole image. See `Reader.open`.
 
         Raises:
             UnreadableFile: as `header`.
         """
-        fd, size_bytes = open_for_reading(path)
+        path = located(path)
+        file, head = open_with_head(path)
         try:
-            header, facts = _read_header(fd, path, size_bytes)
-            return ImageSource(fd, size_bytes, header, facts)
+            return ImageSource(file, *_read_header(head, path))
         except BaseException:
-            os.close(fd)
+            file.close()
             raise
 
 
 class ImageSource:
-    """An open image; owns the file descriptor. Nothing is kept between reads, so threads need no lock."""
+    """An open image; owns its file. Nothing is kept between reads, so threads need no lock."""
 
-    def __init__(self, fd: int, size_bytes: int, header: Header, facts: _Facts) -> None:
+    def __init__(self, file: ByteFile, header: Header, facts: _Facts) -> None:
         self.header = header
-        self._fd = fd
-        self._size_bytes = size_bytes
-        self._facts = facts
-        self._closing = threading.Lock()
+        self._file, self._facts = file, facts
 
     def read(self, window: Window) -> Pixels:
         """The pixels of `window`: x_HWC uint8 or uint16, and which are valid; see `Source.read`.
@@ -106,10 +104,9 @@ class ImageSource:
         """
         header = self.header
         assert window.intersect(header.window) == window, "a window must lie inside the image"
-        data = bytearray(self._size_bytes)
-        read_exactly(self._fd, header.path, 0, memoryview(data))
+        data = read_bytes(self._file, 0, self._file.size_bytes)
         try:
-            x_HWC = _decode(bytes(data), self._facts)
+            x_HWC = _decode(data, self._facts)
         except Exception as error:  # decoders raise a dozen unrelated kinds on hostile files
             raise unreadable(header.path, _reason(error)) from None
         if x_HWC.shape != (header.height, header.width, header.bands + header.has_alpha):
@@ -126,14 +123,11 @@ class ImageSource:
         header = self.header
         samples = max(header.bands + header.has_alpha, 4 if self._facts.mode in ("CMYK", "RGB") else 1)
         image = header.height * header.width * samples * header.dtype.itemsize
-        return 2 * self._size_bytes + 2 * image + window.area_px * header.has_alpha
+        return 2 * self._file.size_bytes + 2 * image + window.area_px * header.has_alpha
 
     def close(self) -> None:
         """Give the file back."""
-        with self._closing:
-            fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -141,9 +135,6 @@ class ImageSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 
@@ -157,8 +148,8 @@ def _codec(head: bytes) -> str | None:
     return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
-def _read_header(fd: int, path: Path, size_bytes: int) -> tuple[Header, _Facts]:
-    with open(fd, "rb", closefd=False) as file:
+def _read_header(source: ByteFile, path: Location) -> tuple[Header, _Facts]:
+    with io.BufferedReader(FileObject(source)) as file:
         head = file.read(32)
         codec = _codec(head)
         if codec is None:
@@ -172,8 +163,11 @@ def _read_header(fd: int, path: Path, size_bytes: int) -> tuple[Header, _Facts]:
             image = _PLUGINS[codec](file)
             facts = _Facts(codec, image.mode, _orientation(codec, image), _deep_samples(codec, head))
             width, height = image.size
+        except UnreadableFile:
+            raise
         except Exception as error:  # Pillow's plugins raise a dozen unrelated kinds on hostile files
             raise unreadable(path, _reason(error)) from None
+    size_bytes = source.size_bytes
     if height * width > size_bytes * _MOST_PIXELS_PER_BYTE.get(codec, height * width):
         raise unreadable(
             path,
@@ -181,10 +175,10 @@ def _read_header(fd: int, path: Path, size_bytes: int) -> tuple[Header, _Facts]:
                 size=size_bytes, height=height, width=width
             ),
         )
-    return _header(path, height, width, facts), facts
+    return _header(path, size_bytes, height, width, facts), facts
 
 
-def _header(path: Path, height: int, width: int, facts: _Facts) -> Header:
+def _header(path: Location, size_bytes: int, height: int, width: int, facts: _Facts) -> Header:
     if facts.orientation >= 5:
         height, width = width, height
     if facts.deep_samples:
@@ -202,7 +196,9 @@ def _header(path: Path, height: int, width: int, facts: _Facts) -> Header:
         )
     dtype = np.dtype(np.uint16 if facts.deep_samples else np.uint8)
     check_size(path, height, width, bands + has_alpha, dtype, (height, width))
-    return Header(path, height, width, bands, dtype, (height, width), facts.codec, (), None, has_alpha)
+    return Header(
+        path, height, width, bands, dtype, (height, width), facts.codec, (), None, has_alpha, size_bytes
+    )
 
 
 def _orientation(codec: str, image: ImageFile.ImageFile) -> int:

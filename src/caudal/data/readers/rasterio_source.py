@@ -25,7 +25,7 @@ from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.data.readers.base import Header, Pixels, check_size, valid_mask
-from caudal.data.readers.files import unreadable
+from caudal.data.unreadable import unreadable
 
 CACHE_BYTES = 16 * 2**20
 # Even a file of empty tiles has some bytes for each in its index.
@@ -190,7 +190,8 @@ def _header(path: Path, dataset: Any) -> Header:
     names = tuple(name or "" for name in dataset.descriptions[:bands])
     height, width = dataset.block_shapes[0]
     pixels = dataset.height * dataset.width * dataset.count
-    if pixels * dtype.itemsize > path.stat().st_size * _MOST_GROWTH:
+    size_bytes = path.stat().st_size
+    if pixels * dtype.itemsize > size_bytes * _MOST_GROWTH:
         raise unreadable(path, _("so small a file cannot hold the pixels it claims"))
     check_size(path, dataset.height, dataset.width, dataset.count, dtype, (height, width))
     return Header(
@@ -204,4 +205,5 @@ def _header(path: Path, dataset: Any) -> Header:
         band_names=names if any(names) else (),
         nodata=dataset.nodata,
         has_alpha=has_alpha,
+        size_bytes=size_bytes,
     )

@@ -10,8 +10,9 @@ import numpy as np
 from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
 from caudal.core.messages import _
-from caudal.data.readers.files import read_exactly, unreadable
 from caudal.data.readers.tiff_layout import RAW, Counts, Layout
+from caudal.data.readers.tiff_tags import ReadInto
+from caudal.data.unreadable import unreadable
 
 # Decoded bytes per call: enough to forget the price of a call, little enough to stay in the cache.
 _GROUP_BYTES = 2 * 2**20
@@ -43,9 +44,7 @@ class Group:
 
 def groups(layout: Layout, window: Window) -> Iterator[Group]:
     """The blocks that hold a pixel of `window`, each once, in groups of about `_GROUP_BYTES`."""
-    height, width = layout.block
-    top, bottom = window.row // height, -(-window.row_end // height)
-    left, right = window.col // width, -(-window.col_end // width)
+    top, bottom, left, right = _touched(layout, window)
     columns = max(1, min(right - left, _GROUP_BYTES // layout.block_bytes))
     rows = max(1, _GROUP_BYTES // (layout.block_bytes * columns))
     sparse = not layout.counts[:, top:bottom, left:right].all()
@@ -57,7 +56,29 @@ def groups(layout: Layout, window: Window) -> Iterator[Group]:
                 yield Group(plane, i, min(i + rows, bottom), j, min(j + columns, right))
 
 
-def gather(fd: int, layout: Layout, group: Group, head_bytes: int = 0) -> tuple[bytearray, Counts, Counts]:
+def pieces(layout: Layout, window: Window) -> list[tuple[int, int]]:
+    """Where in the file the blocks lie that hold a pixel of `window`: first byte, and the one after the last.
+
+    Blocks that were never written are left out.
+    """
+    top, bottom, left, right = _touched(layout, window)
+    starts = layout.offsets[:, top:bottom, left:right].ravel()
+    counts = layout.counts[:, top:bottom, left:right].ravel()
+    written = counts > 0
+    return list(zip(starts[written].tolist(), (starts + counts)[written].tolist(), strict=True))
+
+
+def _touched(layout: Layout, window: Window) -> tuple[int, int, int, int]:
+    """Block rows and columns that hold a pixel of `window`, half open."""
+    height, width = layout.block
+    top, bottom = window.row // height, -(-window.row_end // height)
+    left, right = window.col // width, -(-window.col_end // width)
+    return top, bottom, left, right
+
+
+def gather(
+    read: ReadInto, layout: Layout, group: Group, head_bytes: int = 0
+) -> tuple[bytearray, Counts, Counts]:
     """A group's encoded blocks after `head_bytes` zeros, and where each of them starts and how long it is.
 
     Raises:
@@ -76,7 +97,7 @@ def gather(fd: int, layout: Layout, group: Group, head_bytes: int = 0) -> tuple[
     buffer = bytearray(head_bytes + int(span_sizes.sum()))
     view = memoryview(buffer)
     for start, size, place in zip(span_starts.tolist(), span_sizes.tolist(), places.tolist(), strict=True):
-        read_exactly(fd, layout.path, start, view[place : place + size])
+        read(start, view[place : place + size])
     return buffer, offsets - span_starts[span_of] + places[span_of], counts
 
 

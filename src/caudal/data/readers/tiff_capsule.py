@@ -18,6 +18,7 @@ from caudal.core.messages import _
 from caudal.data.readers.base import Array
 from caudal.data.readers.tiff_blocks import Group, broken, gather
 from caudal.data.readers.tiff_layout import Counts, Layout
+from caudal.data.readers.tiff_tags import ReadInto
 
 _SHORT, _LONG = 3, 4
 
@@ -27,7 +28,7 @@ def capsule_bytes(layout: Layout, blocks: int) -> int:
     return 512 + 4 * layout.samples + 8 * blocks
 
 
-def decode_capsule(fd: int, layout: Layout, group: Group) -> Array:
+def decode_capsule(read: ReadInto, layout: Layout, group: Group) -> Array:
     """The pixels of the whole group: x_HWC of the plane's samples, padding of tiles included.
 
     Raises:
@@ -36,7 +37,7 @@ def decode_capsule(fd: int, layout: Layout, group: Group) -> Array:
     outer = group.window(layout)
     counts = layout.counts[group.index()].ravel()
     entries, head_bytes = _entries(layout, outer, counts)
-    buffer, places, _counts = gather(fd, layout, group, head_bytes)
+    buffer, places, _counts = gather(read, layout, group, head_bytes)
     _write_head(buffer, layout, entries, places)
     try:
         x = np.asarray(imagecodecs.tiff_decode(buffer))

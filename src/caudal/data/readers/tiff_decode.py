@@ -19,11 +19,11 @@ import numpy as np
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.data.readers.base import Array
-from caudal.data.readers.files import read_exactly
 from caudal.data.readers.tiff_blocks import GAP_BYTES, Group, broken, gather
 from caudal.data.readers.tiff_capsule import capsule_bytes, decode_capsule
 from caudal.data.readers.tiff_layout import CODECS, PICTURES, RAW, Layout
 from caudal.data.readers.tiff_pictures import decode_pictures, picture_bytes
+from caudal.data.readers.tiff_tags import ReadInto
 
 
 def group_bytes(layout: Layout, group: Group) -> int:
@@ -41,7 +41,7 @@ def group_bytes(layout: Layout, group: Group) -> int:
     return encoded + decoded * (2 if layout.predictor == 3 or swapped else 1)
 
 
-def decode(fd: int, layout: Layout, group: Group, window: Window) -> Iterator[tuple[Window, Array]]:
+def decode(read: ReadInto, layout: Layout, group: Group, window: Window) -> Iterator[tuple[Window, Array]]:
     """The pixels that `group` has of `window`, in pieces: where each lies, and x_HWC of the plane's samples.
 
     Raises:
@@ -53,20 +53,20 @@ def decode(fd: int, layout: Layout, group: Group, window: Window) -> Iterator[tu
         fill = layout.nodata if layout.nodata is not None else 0
         yield wanted, np.full((wanted.height, wanted.width, layout.plane_samples), fill, layout.dtype)
     elif layout.codec == RAW:
-        yield wanted, _read_raw(fd, layout, group, wanted)
+        yield wanted, _read_raw(read, layout, group, wanted)
     elif CODECS[layout.codec] == "deflate":
-        yield from _inflate_pieces(fd, layout, group, window)
+        yield from _inflate_pieces(read, layout, group, window)
     elif layout.codec in PICTURES:
-        yield from decode_pictures(fd, layout, group, window)
+        yield from decode_pictures(read, layout, group, window)
     else:
-        yield wanted, decode_capsule(fd, layout, group)[wanted.within(outer)]
+        yield wanted, decode_capsule(read, layout, group)[wanted.within(outer)]
 
 
 def _stored(layout: Layout) -> np.dtype[np.generic]:
     return layout.dtype.newbyteorder(layout.byteorder)  # type: ignore[arg-type]
 
 
-def _read_raw(fd: int, layout: Layout, group: Group, wanted: Window) -> Array:
+def _read_raw(read: ReadInto, layout: Layout, group: Group, wanted: Window) -> Array:
     outer = group.window(layout)
     samples, dtype = layout.plane_samples, _stored(layout)
     pixel_bytes = samples * dtype.itemsize
@@ -76,12 +76,12 @@ def _read_raw(fd: int, layout: Layout, group: Group, wanted: Window) -> Array:
     # A read costs about as much as moving 16 KiB, so short gaps between rows are read along.
     if row_bytes - wanted.width * pixel_bytes <= 16 * 1024:
         rows = np.empty((wanted.height, outer.width, samples), dtype)
-        read_exactly(fd, layout.path, start, _as_bytes(rows))
+        read(start, _as_bytes(rows))
         return rows[:, col : col + wanted.width]
     rows = np.empty((wanted.height, wanted.width, samples), dtype)
     for i in range(wanted.height):
         place = start + i * row_bytes + col * pixel_bytes
-        read_exactly(fd, layout.path, place, _as_bytes(rows[i]))
+        read(place, _as_bytes(rows[i]))
     return rows
 
 
@@ -89,10 +89,12 @@ def _as_bytes(x: Array) -> memoryview:
     return x.reshape(-1).view(np.uint8).data
 
 
-def _inflate_pieces(fd: int, layout: Layout, group: Group, window: Window) -> Iterator[tuple[Window, Array]]:
+def _inflate_pieces(
+    read: ReadInto, layout: Layout, group: Group, window: Window
+) -> Iterator[tuple[Window, Array]]:
     outer = group.window(layout)
     height, width = layout.block
-    x = _unpredicted(_inflate(fd, layout, group, outer), layout)
+    x = _unpredicted(_inflate(read, layout, group, outer), layout)
     if not layout.tiled:
         wanted = window.intersect(outer)
         yield wanted, x[wanted.within(outer)]
@@ -105,9 +107,9 @@ def _inflate_pieces(fd: int, layout: Layout, group: Group, window: Window) -> It
         yield wanted, x[number * height : (number + 1) * height][wanted.within(tile)]
 
 
-def _inflate(fd: int, layout: Layout, group: Group, outer: Window) -> Array:
+def _inflate(read: ReadInto, layout: Layout, group: Group, outer: Window) -> Array:
     """The group's blocks one below the other: uint8, as long as they decode to."""
-    encoded, places, counts = gather(fd, layout, group)
+    encoded, places, counts = gather(read, layout, group)
     source: Any = memoryview(encoded)
     x = np.empty(outer.area_px * layout.plane_samples * layout.dtype.itemsize, np.uint8)
     start = 0

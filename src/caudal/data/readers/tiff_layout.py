@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,12 @@ import numpy.typing as npt
 
 from caudal.core.messages import _
 from caudal.data.readers.base import MAX_BANDS, Header, check_size
-from caudal.data.readers.files import unreadable
 from caudal.data.readers.tiff_gdal_tags import band_names, nodata_value
 from caudal.data.readers.tiff_jpeg import frame_of, tables_of
 from caudal.data.readers.tiff_lerc import PACKINGS
 from caudal.data.readers.tiff_tags import Directory, ReadInto, main_directory
+from caudal.data.unreadable import unreadable
+from caudal.data.url import Location
 
 RAW, JPEG, LERC, WEBP = 1, 7, 34887, 50001
 # Codecs whose blocks are pictures with headers of their own; no predictor applies to them.
@@ -59,7 +59,7 @@ class Layout:
     codec's own: JPEG's shared tables, and what LERC blobs are packed in.
     """
 
-    path: Path
+    path: Location
     size_bytes: int
     byteorder: str
     height: int
@@ -107,10 +107,11 @@ class Layout:
             band_names=self.band_names,
             nodata=self.nodata,
             has_alpha=self.has_alpha,
+            size_bytes=self.size_bytes,
         )
 
 
-def read_layout(read: ReadInto, path: Path, size_bytes: int) -> Layout:
+def read_layout(read: ReadInto, path: Location, size_bytes: int) -> Layout:
     """The layout of the first full-resolution image of an open file, whose bytes `read` gives.
 
     Raises:

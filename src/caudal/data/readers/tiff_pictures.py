@@ -18,6 +18,7 @@ from caudal.data.readers.tiff_blocks import Group, broken, gather
 from caudal.data.readers.tiff_jpeg import decode_jpeg
 from caudal.data.readers.tiff_layout import JPEG, LERC, PICTURES, Layout
 from caudal.data.readers.tiff_lerc import decode_lerc
+from caudal.data.readers.tiff_tags import ReadInto
 
 
 def picture_bytes(layout: Layout, group: Group) -> int:
@@ -29,13 +30,15 @@ def picture_bytes(layout: Layout, group: Group) -> int:
     return 4 * layout.block_bytes + 2 * int(layout.counts[group.index()].max()) + 2**17
 
 
-def decode_pictures(fd: int, layout: Layout, group: Group, window: Window) -> Iterator[tuple[Window, Array]]:
+def decode_pictures(
+    read: ReadInto, layout: Layout, group: Group, window: Window
+) -> Iterator[tuple[Window, Array]]:
     """The pixels that `group` has of `window`, block by block: where each lies, and x_HWC.
 
     Raises:
         UnreadableFile: a block is truncated or broken.
     """
-    encoded, places, counts = gather(fd, layout, group)
+    encoded, places, counts = gather(read, layout, group)
     height, width = layout.block
     columns = group.right - group.left
     for number, (place, count) in enumerate(zip(places.tolist(), counts.tolist(), strict=True)):

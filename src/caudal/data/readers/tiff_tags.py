@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from caudal.core.messages import _
-from caudal.data.readers.files import unreadable
+from caudal.data.unreadable import unreadable
+from caudal.data.url import Location
 
 # Fills a buffer with what lies at an offset, wherever the file is; raises `UnreadableFile` where it cannot.
 ReadInto = Callable[[int, memoryview], None]
@@ -39,7 +39,7 @@ class Directory:
     """One directory (IFD) of a file; `number` counts from 0. Tag values are read when asked for."""
 
     read: ReadInto
-    path: Path
+    path: Location
     size_bytes: int
     byteorder: str
     big: bool
@@ -91,7 +91,7 @@ class Directory:
         return self.array(code, _MAX_TEXT_BYTES).tobytes().split(b"\0")[0].decode("utf-8", "replace")
 
 
-def main_directory(read: ReadInto, path: Path, size_bytes: int) -> Directory:
+def main_directory(read: ReadInto, path: Location, size_bytes: int) -> Directory:
     """The first directory that holds a full-resolution image, or the first of all.
 
     Raises:
@@ -106,7 +106,7 @@ def main_directory(read: ReadInto, path: Path, size_bytes: int) -> Directory:
     return first
 
 
-def _directories(read: ReadInto, path: Path, size_bytes: int) -> Iterator[Directory]:
+def _directories(read: ReadInto, path: Location, size_bytes: int) -> Iterator[Directory]:
     byteorder, big, offset = _signature(read, path, size_bytes)
     seen: set[int] = set()
     while offset and offset not in seen and len(seen) < _MAX_DIRECTORIES:
@@ -118,7 +118,7 @@ def _directories(read: ReadInto, path: Path, size_bytes: int) -> Iterator[Direct
         raise unreadable(path, _("it is a TIFF without an image"))
 
 
-def _signature(read: ReadInto, path: Path, size_bytes: int) -> tuple[str, bool, int]:
+def _signature(read: ReadInto, path: Location, size_bytes: int) -> tuple[str, bool, int]:
     head = _bytes(read, 0, min(16, size_bytes))
     byteorder = {b"II": "<", b"MM": ">"}.get(head[:2])
     order = "little" if byteorder == "<" else "big"
@@ -132,7 +132,7 @@ def _signature(read: ReadInto, path: Path, size_bytes: int) -> tuple[str, bool, 
 
 
 def _read_directory(
-    read: ReadInto, path: Path, size_bytes: int, byteorder: str, big: bool, number: int, offset: int
+    read: ReadInto, path: Location, size_bytes: int, byteorder: str, big: bool, number: int, offset: int
 ) -> Directory:
     head_bytes, entry_bytes, word = (8, 20, 8) if big else (2, 12, 4)
     truncated = _("it is truncated: a directory lies beyond its end")

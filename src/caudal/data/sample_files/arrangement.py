@@ -16,8 +16,8 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.base import Array, Field, Ints, Part
+from caudal.data.unreadable import unreadable
 
 _ENDS = ".ends"
 _MOST_NAMED = 6  # arrays that a message names

@@ -15,10 +15,10 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from caudal.core.messages import _
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.arrangement import bytes_of, claimed_bytes
 from caudal.data.sample_files.base import Array
 from caudal.data.sample_files.number_types import refuse_objects
+from caudal.data.unreadable import unreadable
 
 PIECE_BYTES = 1 << 20
 _MOST_HEADER_BYTES = 10_000  # what NumPy itself accepts from a file that it does not trust

@@ -23,8 +23,8 @@ import numpy as np
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject, read_bytes
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.base import Array, Field, Ints, Part
+from caudal.data.unreadable import unreadable
 
 _BLOCK_BYTES = 256 << 10
 _LINE_BYTES = 32 << 20

@@ -14,11 +14,11 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.arrangement import Coding, Stored, one_by_one, whole_file
 from caudal.data.sample_files.array_stream import PIECE_BYTES, ArrayHeader, array_header, pour
 from caudal.data.sample_files.base import Array, Ints, Part
 from caudal.data.sample_files.number_types import why_no_number
+from caudal.data.unreadable import unreadable
 
 _FIELD = "x"
 _HEADER_BYTES = 512  # fetched at once; most headers have 128

@@ -15,12 +15,12 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.arrangement import Coding, Stored, companions, one_by_one, whole_file
 from caudal.data.sample_files.array_stream import PIECE_BYTES, ArrayHeader, array_header, pour
 from caudal.data.sample_files.base import Array, Part
 from caudal.data.sample_files.number_types import why_no_number
 from caudal.data.sample_files.zip_records import checked_records, open_zip, record_start
+from caudal.data.unreadable import unreadable
 
 _SUFFIX = ".npy"
 _INFLATE_BYTES = 3 * PIECE_BYTES  # compressed and decompressed pieces, and the decoder's window

@@ -13,7 +13,7 @@ import numpy as np
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
-from caudal.data.readers.files import unreadable
+from caudal.data.unreadable import unreadable
 
 # NumPy itself has no such numbers; the package ml_dtypes, where it is installed, brings them.
 _SMALL_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")

@@ -23,9 +23,9 @@ import numpy as np
 from caudal.core.errors import UnreadableFile, UsageError
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject, read_bytes
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.base import Array, Field, Part
 from caudal.data.sample_files.picture_header import BrokenPicture
+from caudal.data.unreadable import unreadable
 
 # A header seldom reaches further, and a file far away is asked once.
 _HEADER_BYTES = 2**16

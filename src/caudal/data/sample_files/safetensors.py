@@ -17,7 +17,6 @@ import numpy as np
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, read_bytes
 from caudal.data.pack_layout import BLOCKS, CATEGORIES, CHECKS, FIELDS
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.arrangement import (
     Coding,
     Stored,
@@ -29,6 +28,7 @@ from caudal.data.sample_files.arrangement import (
 )
 from caudal.data.sample_files.base import Array, Part
 from caudal.data.sample_files.number_types import named_dtype, no_such_numbers
+from caudal.data.unreadable import unreadable
 
 _LENGTH_BYTES = 8
 _MOST_HEADER_BYTES = 100_000_000  # the format's own limit

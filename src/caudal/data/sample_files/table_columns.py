@@ -16,8 +16,8 @@ import numpy as np
 
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.base import Array, Field
+from caudal.data.unreadable import unreadable
 
 MOST_CATEGORIES = 1000
 _MOST_AXES = 8

@@ -13,7 +13,7 @@ from typing import Any
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, read_bytes
-from caudal.data.readers.files import unreadable
+from caudal.data.unreadable import unreadable
 
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8  # the footer's length and the magic

@@ -14,7 +14,6 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.base import Array, Field, Ints, Part
 from caudal.data.sample_files.table_columns import (
     Arrow,
@@ -32,6 +31,7 @@ from caudal.data.sample_files.table_columns import (
     text_field,
 )
 from caudal.data.sample_files.table_footer import Footer, read_footer
+from caudal.data.unreadable import unreadable
 
 _BUFFER_BYTES = 1 << 20
 _SMALL_BYTES = 1 << 24

@@ -19,7 +19,6 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, read_bytes
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.base import Array, Field, Ints, Part
 from caudal.data.sample_files.table_columns import (
     Arrow,
@@ -34,6 +33,7 @@ from caudal.data.sample_files.table_columns import (
     table_errors,
     text_field,
 )
+from caudal.data.unreadable import unreadable
 
 _PIECE_BYTES = 1 << 20
 _MOST_BLOCK_BYTES = 1 << 26  # a line longer than this is a quote that nobody closed

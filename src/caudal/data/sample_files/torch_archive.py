@@ -23,12 +23,12 @@ import numpy as np
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.arrangement import bytes_of, claimed_bytes
 from caudal.data.sample_files.array_stream import Stream, fill
 from caudal.data.sample_files.base import Array
 from caudal.data.sample_files.number_types import named_dtype
 from caudal.data.sample_files.zip_records import checked_records, open_zip
+from caudal.data.unreadable import unreadable
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.arrangement import checked_ends
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_files.torch_archive import Laid, TorchArchive
+from caudal.data.unreadable import unreadable
 
 Value = Laid | Array  # a tensor in the file, or a number that was in its objects (shape ())
 

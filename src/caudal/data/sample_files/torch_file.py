@@ -16,12 +16,12 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.arrangement import Coding, Stored, companions, finished, one_by_one, whole_file
 from caudal.data.sample_files.array_stream import PIECE_BYTES, Stream
 from caudal.data.sample_files.base import Array, Field, Part
 from caudal.data.sample_files.torch_archive import Laid, TorchArchive
 from caudal.data.sample_files.torch_content import Arrays, Samples, Value, content
+from caudal.data.unreadable import unreadable
 
 
 class TorchReader:

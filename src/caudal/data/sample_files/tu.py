@@ -22,8 +22,8 @@ import numpy as np
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, LocalFile, read_bytes
-from caudal.data.readers.files import unreadable
 from caudal.data.sample_files.base import Array, Field, Ints, Part
+from caudal.data.unreadable import unreadable
 
 _SUFFIX = "_A.txt"
 _INDICATOR = "graph_indicator"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, FileObject, read_bytes
-from caudal.data.readers.files import unreadable
+from caudal.data.unreadable import unreadable
 
 _LOCAL_HEADER_BYTES = 30  # before the name; PKWARE APPNOTE 4.3.7
 _LOCAL_HEADER = b"PK\x03\x04"

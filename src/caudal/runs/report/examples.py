@@ -83,7 +83,7 @@ def _examples(folder: RunFolder, plan: TrainPlan) -> Iterator[Example]:
 def _index(plan: TrainPlan) -> Index:
     """The run's data; the plan says which of them were held out."""
     data = plan.spec.data
-    index = build(find_pairs([Path(p) for p in data.images], [Path(p) for p in data.masks]))
+    index = build(find_pairs(data.images, data.masks))
     if len(index) != plan.facts.images:
         raise DataError(
             _("The data have changed: there were {then} images and there are {now}.").format(

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from caudal import __version__
 from caudal.core.messages import _, language
 from caudal.core.units import Bytes
+from caudal.data.locations import relocated
 from caudal.runs.report import axes, paint
 from caudal.runs.report.curves import curves
 from caudal.runs.report.examples import Example, draw_examples
@@ -101,7 +102,7 @@ def _steps(story: Story) -> str:
 def _about(story: Story) -> list[tuple[str, str]]:
     """What was trained on what, as a short table."""
     spec, plan = story.spec, story.plan
-    rows = [(_("Data"), ", ".join(spec.data.images))]
+    rows = [(_("Data"), ", ".join(str(relocated(one)) for one in spec.data.images))]
     if plan is not None:
         facts = plan.facts
         small, large = ("×".join(map(str, size)) for size in (facts.smallest_px, facts.largest_px))
@@ -218,7 +219,7 @@ def _legend(story: Story) -> list[tuple[str, str]]:
 def _commands(story: Story) -> list[tuple[str, str]]:
     """How to go on: what a command does, and the command."""
     run = shlex.quote(str(story.folder.path))
-    data = shlex.quote(story.spec.data.images[0])
+    data = shlex.quote(str(relocated(story.spec.data.images[0])))
     rows = []
     if story.outcome != "succeeded":
         spec = shlex.quote(str(story.folder.spec))

@@ -13,10 +13,12 @@ from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.chunks import Cutter
 from caudal.data.index import Index, build
+from caudal.data.locations import located
 from caudal.data.pairs import find_pairs
 from caudal.data.paths import local_path
 from caudal.data.split import Split, split
 from caudal.data.stream import StreamSize
+from caudal.data.url import Url, address_of
 from caudal.memory import cost, planner
 from caudal.memory.cost import ProbeResult
 from caudal.memory.levers import LEVERS
@@ -29,7 +31,7 @@ from caudal.runs.machine import processors, ram_budget
 from caudal.runs.pieces import choose_pieces
 from caudal.runs.plan import DataFacts, TrainPlan
 from caudal.runs.probe import ProbeRequest, ask
-from caudal.runs.spec import RunSpec
+from caudal.runs.spec import RunSpec, micro_batches
 from caudal.tasks import TASKS
 
 Tick = Callable[[int, int], None]
@@ -54,12 +56,18 @@ def make_spec(
     values = {
         "task": task,
         "data": {
-            "images": [str(local_path(str(path)).resolve()) for path in images],
-            "masks": [str(local_path(str(path)).resolve()) for path in folders],
+            "images": [_whole(path) for path in images],
+            "masks": [_whole(path) for path in folders],
         },
         **{key: value for key, value in settings.items() if value is not None},
     }
     return RunSpec.make(values)
+
+
+def _whole(path: str | Path) -> str:
+    """What names it from any folder."""
+    place = located(str(path))
+    return address_of(place if isinstance(place, Url) else place.resolve())
 
 
 def plan(
@@ -151,8 +159,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     index, parts = open_data(spec, tick)
     patch_px = spec.data.patch_px or choose_patch(index)
     batch, threads = spec.training.batch, processors()
-    group = int(spec.model.config.get("group", 4))
-    micro_batch = LEVERS.get("micro_batch")(batch, group)
+    micro_batch = micro_batches(spec)
     parent = charged_bytes()
     cutter = make_cutter(spec, index, parts, patch_px)
     probe = ask(
@@ -215,7 +222,7 @@ def _on_cpu(spec: RunSpec, probe: ProbeResult) -> list[str]:
 
 def open_data(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> tuple[Index, Split]:
     """Index and split of a spec's data, from headers alone."""
-    pairs = find_pairs([Path(p) for p in spec.data.images], [Path(p) for p in spec.data.masks])
+    pairs = find_pairs(spec.data.images, spec.data.masks)
     index = build(pairs, tick)
     if spec.split.fold >= spec.split.folds:
         raise UsageError(

@@ -11,9 +11,11 @@ from caudal.core.errors import UsageError
 from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.data.locations import located
 from caudal.data.pairs import images_in
 from caudal.data.paths import local_path
 from caudal.data.readers import reader_for
+from caudal.data.url import Location
 from caudal.inference.encode import Output
 from caudal.inference.mosaic import Georeference
 from caudal.inference.predict import PredictionSummary, predict_raster
@@ -52,12 +54,12 @@ def predict(
     began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    roots = [local_path(str(path)) for path in given]
+    roots = [located(str(path)) for path in given]
     paths = [path for root in roots for path in images_in(root)]
     target = local_path(str(out), must_exist=False)
-    single = len(paths) == 1 and not roots[0].is_dir() and not target.is_dir()
+    single = len(paths) == 1 and paths == roots and not target.is_dir()
     outputs = [target] if single else _names(paths, target)
-    if overwritten := {p.resolve() for p in paths} & {p.resolve() for p in outputs}:
+    if overwritten := {p.resolve() for p in paths if isinstance(p, Path)} & {p.resolve() for p in outputs}:
         raise UsageError(
             _("{path} is an input; it would be overwritten.").format(path=overwritten.pop()),
             _("Choose another output with -o."),
@@ -92,7 +94,7 @@ def predict(
     )
 
 
-def _names(paths: list[Path], folder: Path) -> list[Path]:
+def _names(paths: list[Location], folder: Path) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(
             _("{path} is a file, and several inputs need a folder.").format(path=folder),
@@ -111,7 +113,7 @@ def _names(paths: list[Path], folder: Path) -> list[Path]:
 
 def _predict_one(
     loaded: Loaded,
-    path: Path,
+    path: Location,
     out: Path,
     budget: Bytes,
     scores: bool,

@@ -203,6 +203,17 @@ def stream(
         from caudal.runs.patch_feed import PatchFeed
         from caudal.runs.patch_set import open_patches
 
+        _only_of_samples(
+            samples=samples != "auto",
+            shuffle=shuffle is not True,
+            drop_last=drop_last,
+            resize=resize is not None,
+            scaled=scaled,
+            antialias=not antialias,
+            node_budget=node_budget is not None,
+            join_graphs=join_graphs,
+            debug=debug,
+        )
         rasters = open_patches(data, masks, workers, budget)
         feed: Feed = PatchFeed(
             rasters, patch_px, batch_size, budget, seed, workers, where, broken_limit, events
@@ -233,6 +244,18 @@ def stream(
     if transform is not None:
         feed = TransformFeed(feed, transform, transform_in, budget, batch_size, workers)
     return Stream(feed, epochs, headspace)
+
+
+def _only_of_samples(**given: bool) -> None:
+    """Refuse arguments that would change nothing, rather than pass over them."""
+    names = [name for name, there in given.items() if there]
+    if names:
+        raise UsageError(
+            _(
+                "{names} cannot be used with patch_px: patches are always mixed, whole and in full batches."
+            ).format(names=", ".join(names)),
+            _("Leave it out; a transform may change patches on their way."),
+        )
 
 
 def _joined(samples: SampleSet, transform: Function | None) -> SampleSet:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from caudal.core.errors import Interrupted
+from caudal.core.errors import CaudalError, Interrupted, TimeIsUp
 from caudal.core.events import (
     Events,
     JsonLines,
     MemoryRead,
+    MemoryRelieved,
     RunEnded,
     RunKilled,
     RunStarted,
@@ -34,6 +35,7 @@ from caudal.inference.forward import Forward
 from caudal.memory import allocator, vram
 from caudal.memory.arena import Arena
 from caudal.memory.budget import Budget
+from caudal.memory.governor import Governor
 from caudal.memory.meters import Watch
 from caudal.models import weights
 from caudal.models.fold import folded
@@ -41,6 +43,7 @@ from caudal.runs import assemble
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import settle
 from caudal.runs.plan import TrainPlan
+from caudal.runs.relief import rungs_of
 from caudal.runs.result import Result
 from caudal.runs.scoring import choose_views, score_images, score_views
 from caudal.runs.spec import RunSpec
@@ -49,11 +52,12 @@ from caudal.runs.tensorboard import Curves
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.verbs.plan import make_cutter, make_spec, open_data, resolve
 from caudal.runs.verbs.report import report
-from caudal.runs.watched import watcher_bytes
+from caudal.runs.watched import seconds_left, watcher_bytes
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint, precision
 from caudal.training.checkpoint import Progress
 from caudal.training.loop import Loop
+from caudal.training.stop import Stop
 
 # Scoring while training goes on may take this share of the training's own work.
 _VALIDATION_SHARE = 0.1
@@ -106,7 +110,7 @@ class _Training:
         listeners: Sequence[Sink],
         stop: threading.Event,
     ) -> None:
-        self.plan, self.folder, self.again, self.stop = made, folder, again, stop
+        self.plan, self.folder, self.again, self.stop = made, folder, again, Stop(stop)
         self.spec = made.spec
         self.events = Events(*listeners)
         self.warnings: list[str] = []
@@ -125,11 +129,12 @@ class _Training:
             stack.callback(curves.close)
             for sink in (log, curves, self._count):
                 self.events.listen(sink)
-            watch = stack.enter_context(Watch(listen=self._memory, beside=watcher_bytes()))
+            self.watch = watch = stack.enter_context(Watch(listen=self._memory, beside=watcher_bytes()))
+            stack.enter_context(self.stop.after(seconds_left()))
             try:
                 metrics = self._train()
             except BaseException as error:
-                self._ended(_outcome(error), began, watch.peak, {}, str(error))
+                self._ended(_outcome(error), began, watch.peak, {}, str(error), _reason(error))
                 raise
             self._ended("succeeded", began, watch.peak, metrics, "")
             result = self._result(time.monotonic() - began, watch.peak, metrics)
@@ -162,6 +167,7 @@ class _Training:
         stepper, average = assemble.make_stepper(
             self.spec, task, model, facts.normalization, number, self.plan.micro_batch
         )
+        stepper.shrunk = self._shrunk
         progress = Progress()
         found = checkpoint.found(self.folder.checkpoints)
         if found:
@@ -222,8 +228,18 @@ class _Training:
                 stop=self.spec.training.steps,
                 overlap=self.plan.device != "cpu",
             ) as stream:
-                loop.run(stream)
-            del arena, stream
+                governor = Governor(
+                    self.plan.memory.ram,
+                    rungs_of(loop, self.plan.memory.ram, self.watch.now),
+                    self.events,
+                )
+                self.watch.governor = governor
+                try:
+                    loop.run(stream)
+                finally:
+                    self.watch.governor = None
+                    governor.close(self.watch.now())
+            del arena, stream, governor
         # Whole images are scored with what training held given back.
         del loop, stepper, average, model
         allocator.trim()
@@ -268,6 +284,13 @@ class _Training:
     def _memory(self, charged: Bytes) -> None:
         self.events(MemoryRead(ram=int(charged), vram=vram.charged()))
 
+    def _shrunk(self, before: int, after: int) -> None:
+        pool = "ram" if self.plan.device == "cpu" else "vram"
+        held = int(self.watch.now()) if pool == "ram" else int(vram.charged() or 0)
+        why = _("a step ran out of memory with {size} samples at once").format(size=before)
+        act = _("the same step with {size} at a time").format(size=after)
+        self.events(MemoryRelieved(act, why, pool, held, held))
+
     def _count(self, event: object) -> None:
         if isinstance(event, StepDone):
             self.samples += event.samples
@@ -291,7 +314,9 @@ class _Training:
             return None, None
         return self.samples / self.stepping, self.stalled / self.stepping
 
-    def _ended(self, outcome: str, began: float, peak: Bytes, metrics: Metrics, error: str) -> None:
+    def _ended(
+        self, outcome: str, began: float, peak: Bytes, metrics: Metrics, error: str, reason: str = ""
+    ) -> None:
         rate, stall = self._rates()
         self.events(
             RunEnded(
@@ -302,6 +327,7 @@ class _Training:
                 peak_bytes={"ram": int(peak), "vram": int(vram.peak() or 0)},
                 metrics=metrics,
                 error=error,
+                reason=reason,
             )
         )
 
@@ -324,4 +350,12 @@ class _Training:
 
 
 def _outcome(error: BaseException) -> str:
-    return "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+    stopped = isinstance(error, Interrupted | TimeIsUp | KeyboardInterrupt)
+    return "interrupted" if stopped else "failed"
+
+
+def _reason(error: BaseException) -> str:
+    """The name of an error: its code, or `error` for what is a fault of ours."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.code
+    return error.code if isinstance(error, CaudalError) else CaudalError.code

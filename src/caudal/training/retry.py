@@ -1,0 +1,61 @@
+"""What it takes to do a step again as if it had not been tried: its error is told, its state put back.
+
+Everything that a forward pass changes beside gradients is kept: the buffers of the model (running statistics
+of normalization) and the generators that layers draw from. Augmentation draws by the sample's number and
+needs no keeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+_SAYS_SO = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory for a tensor could not be had, on the device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _SAYS_SO)
+
+
+class Retry:
+    """The state of `model` before a step, to be put back when the step failed. Its copies are made once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = list(model.buffers())
+        self._floats = _as_kept([b for b in self._buffers if b.is_floating_point()])
+        self._others = _as_kept([b for b in self._buffers if not b.is_floating_point()])
+        self._device = next((b.device for b in model.parameters() if b.device.type == "cuda"), None)
+        self._host_draws = torch.get_rng_state()
+        self._device_draws: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Note the state before a step."""
+        for now, kept in (self._floats, self._others):
+            if now:
+                torch._foreach_copy_(kept, now)
+        self._host_draws = torch.get_rng_state()
+        if self._device is not None:
+            self._device_draws = torch.cuda.get_rng_state(self._device)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Undo what a step that failed has changed."""
+        for now, kept in (self._floats, self._others):
+            if now:
+                torch._foreach_copy_(now, kept)
+        torch.set_rng_state(self._host_draws)
+        if self._device_draws is not None:
+            assert self._device is not None
+            torch.cuda.set_rng_state(self._device_draws, self._device)
+            torch.cuda.empty_cache()  # what the larger part held lies in pieces of its size
+
+
+def _as_kept(now: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    return list(now), [torch.empty_like(one) for one in now]
