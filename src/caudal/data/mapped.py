@@ -17,7 +17,9 @@ import mmap
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +27,12 @@ import numpy.typing as npt
 
 from caudal.core.messages import _
 from caudal.data.locations import is_remote, open_bytes
-from caudal.data.pages import POPULATE_READ, madvise, mincore, pages
 from caudal.data.sample_files.base import Array, Field
 from caudal.data.sample_set import SampleSet
 from caudal.data.unreadable import unreadable
 
 WORTH_BYTES = 256 * 2**10  # below, a copy is as cheap as changing the page tables
+_POPULATE_READ = 22  # linux/mman.h, since Linux 5.14
 _MOST_FILES = 4096
 _MOST_BYTES = 4 * 2**30  # their page tables take 8 MiB
 _LOOKS = 8  # pages of a sample that are looked at, to see whether the system has taken it back
@@ -38,10 +40,31 @@ _LOOKS = 8  # pages of a sample that are looked at, to see whether the system ha
 _PRESENT, _SWAPPED, _OF_FILE = np.uint64(1 << 63), np.uint64(1 << 62), np.uint64(1 << 61)
 
 
+@cache
+def _mincore() -> Callable[[int, int, object], int]:
+    function = ctypes.CDLL(None, use_errno=True).mincore
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+    return function
+
+
+@cache
+def _madvise() -> Callable[[int, int, int], int] | None:
+    """The system's call, which does not hold Python's lock as `mmap.madvise` does; `None` if unknown."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).madvise
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    array = np.frombuffer(page, np.uint8)
+    known: bool = function(array.ctypes.data, mmap.PAGESIZE, _POPULATE_READ) == 0
+    return function if known else None
+
+
 def pays(samples: SampleSet) -> bool:
     """Whether the samples of a set can be handed out as they lie, and are large enough."""
     columns = samples.columns
-    if columns.places is None or not samples.direct or madvise() is None:
+    if columns.places is None or not samples.direct or _madvise() is None:
         return False
     ragged = [one for one in samples.stored if one.ragged]
     aligned = all((columns.places[one.name] % one.dtype.itemsize == 0).all() for one in ragged)
@@ -103,9 +126,9 @@ class MappedFiles:
         if mapped is None:
             return
         if end > begin and self._changed(mapped.bytes, begin, end):
-            call = madvise()
+            call = _madvise()
             assert call is not None
-            address, nbytes = pages(mapped.bytes, begin, end)
+            address, nbytes = _pages(mapped.bytes, begin, end)
             mapped.brought.discard(begin)
             call(address, nbytes, mmap.MADV_DONTNEED)
         with self._lock:
@@ -115,7 +138,7 @@ class MappedFiles:
         """Whether a page is a private copy; true where that cannot be seen."""
         if self._pagemap < 0:
             return True
-        address, nbytes = pages(mapped, begin, end)
+        address, nbytes = _pages(mapped, begin, end)
         count = nbytes // mmap.PAGESIZE
         entries = np.frombuffer(os.pread(self._pagemap, 8 * count, address // mmap.PAGESIZE * 8), np.uint64)
         private = ((entries & _PRESENT) != 0) & ((entries & _OF_FILE) == 0)
@@ -130,11 +153,11 @@ class MappedFiles:
         return file, begin, begin + math.prod(shape) * one.dtype.itemsize
 
     def _bring(self, file: int, mapped: npt.NDArray[np.uint8], begin: int, end: int) -> None:
-        call = madvise()
+        call = _madvise()
         assert call is not None
-        address, nbytes = pages(mapped, begin, end)
+        address, nbytes = _pages(mapped, begin, end)
         call(address, nbytes, mmap.MADV_WILLNEED)
-        while call(address, nbytes, POPULATE_READ):
+        while call(address, nbytes, _POPULATE_READ):
             code = ctypes.get_errno()
             if code not in (errno.EINTR, errno.EAGAIN):
                 raise unreadable(Path(self._set.columns.names[file]), os.strerror(code), _("Check the disk."))
@@ -176,12 +199,18 @@ class MappedFiles:
                 self._pagemap = -1
 
 
+def _pages(mapped: npt.NDArray[np.uint8], begin: int, end: int) -> tuple[int, int]:
+    """The address and the bytes of the whole pages that hold a span."""
+    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    return mapped.ctypes.data + first, -(-(end - first) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 def _resident(mapped: npt.NDArray[np.uint8], begin: int, end: int) -> bool:
     """Whether the pages of a span are still in memory, judged by a few: the system takes many at a time."""
-    address, nbytes = pages(mapped, begin, end)
+    address, nbytes = _pages(mapped, begin, end)
     there = ctypes.create_string_buffer(1)
     for k in range(_LOOKS):
         page = (nbytes - 1) * k // (_LOOKS - 1) // mmap.PAGESIZE
-        if mincore()(address + page * mmap.PAGESIZE, mmap.PAGESIZE, there) or not there.raw[0] & 1:
+        if _mincore()(address + page * mmap.PAGESIZE, mmap.PAGESIZE, there) or not there.raw[0] & 1:
             return False
     return True

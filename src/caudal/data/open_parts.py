@@ -19,13 +19,11 @@ from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, read_bytes
 from caudal.data.index import Names
 from caudal.data.locations import is_remote, open_bytes
-from caudal.data.mapped_file import MappedFile
 from caudal.data.sample_files.base import Array, Field, Ints, LoneReader, Part
 from caudal.data.sample_set import SampleSet
 from caudal.data.unreadable import unreadable
 
 OPEN_FILES = 64
-_MOST_MAPPED_BYTES = 4 * 2**30  # page tables of 8 MiB
 
 
 @dataclass
@@ -209,7 +207,7 @@ class OpenParts:
 
     def _open_file(self, number: int) -> ByteFile:
         name, then = self._names[number], int(self._file_bytes[number])
-        file = self._mapped_file(name, then) or open_bytes(name)
+        file = open_bytes(name)
         if file.size_bytes == then:
             return file
         file.close()
@@ -220,14 +218,6 @@ class OpenParts:
             ),
             _("Leave the files alone while they are read, and start anew."),
         )
-
-    def _mapped_file(self, name: str, nbytes: int) -> ByteFile | None:
-        if self._remote or not self._set.raw:
-            return None
-        with self._lock:
-            files = [one.file for one in self._open.values()]
-        mapped_bytes = sum(file.size_bytes for file in files if isinstance(file, MappedFile))
-        return MappedFile(Path(name)) if mapped_bytes + nbytes <= _MOST_MAPPED_BYTES else None
 
     def _give(self, one: _Open) -> None:
         with self._lock:
