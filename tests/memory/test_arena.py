@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from caudal.core.errors import DoesNotFit
 from caudal.core.units import Bytes
-from caudal.memory.arena import Arena, ArenaClosed
+from caudal.memory.arena import Arena, ArenaClosed, Slots
 from caudal.memory.budget import Budget
 
 CAPACITY = 1 << 16
@@ -72,18 +72,18 @@ def test_a_lease_waits_until_there_is_room() -> None:
 
 def test_closing_wakes_whoever_waits() -> None:
     arena = Arena(1 << 12)
-    slabs = arena.slabs(2, 100)
-    slabs.take(2)
+    slots = Slots(arena, 2)
+    slots.take(2)
     ended = []
 
     def take() -> None:
         with pytest.raises(ArenaClosed):
-            slabs.take(1)
+            slots.take(1)
         ended.append(True)
 
     thread = threading.Thread(target=take)
     thread.start()
-    slabs.close()
+    slots.close()
     thread.join(5)
     assert ended == [True]
 

@@ -27,7 +27,7 @@ from caudal.data.order import slots_needed
 from caudal.data.patch_quarantine import PatchQuarantine, Piece, read_piece
 from caudal.data.steps import Rank
 from caudal.data.visits import Visit, Visits
-from caudal.memory.arena import Arena, ArenaClosed
+from caudal.memory.arena import ALIGNMENT_BYTES, Arena, ArenaClosed, Slots
 
 _BATCH_BUFFERS = 2  # the batch in use, and the one being put together
 _TURN_BATCHES = 8  # what is decoded in a turn, where decoding and the consumer take turns
@@ -71,8 +71,8 @@ class StreamSize:
     @property
     def arena_bytes(self) -> Bytes:
         """What the arena must hold."""
-        buffers = _BATCH_BUFFERS * self.batch * (self.patch_bytes + 4 * 64)
-        return Bytes(self.slots * Arena.size_of(self.patch_bytes) + buffers + 2**16)
+        patches = self.slots + _BATCH_BUFFERS * self.batch
+        return Bytes(patches * self.patch_bytes + 2 * (1 + _BATCH_BUFFERS) * ALIGNMENT_BYTES)
 
 
 class PatchStream:
@@ -112,10 +112,10 @@ class PatchStream:
         self._position, self._stop = start, stop
         side, index = cutter.patch_px, cutter.index
         self._x_shape = (side, side, index.bands)
-        self._x_bytes = side * side * index.bands * index.dtype.itemsize
         size = StreamSize.of(cutter, batch, open_chunks, world=rank.world)
-        self._slots = arena.slabs(size.slots, size.patch_bytes)
-        self._buffers = itertools.cycle([self._buffer(arena) for _ in range(_BATCH_BUFFERS)])
+        self._waiting = self._patches(arena, size.slots)
+        self._slots = Slots(arena, size.slots)
+        self._buffers = itertools.cycle([self._patches(arena, self._share) for _ in range(_BATCH_BUFFERS)])
         self._ready: dict[int, int] = {}  # sample number → slot
         self._changed = threading.Condition()
         self._error: BaseException | None = None
@@ -141,13 +141,12 @@ class PatchStream:
         """The position, which is all the state there is."""
         return {"position": self._position}
 
-    def _buffer(self, arena: Arena) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        x = arena.lease(self._share * self._x_bytes)
-        y = arena.lease(self._share * self._x_shape[0] ** 2)
-        return (
-            x.array((self._share, *self._x_shape), self._cutter.index.dtype),
-            y.array((self._share, *self._x_shape[:2]), np.uint8),
-        )
+    def _patches(self, arena: Arena, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """Room for patches: `x_NHWC` and `y_NHW`."""
+        dtype, pixels = self._cutter.index.dtype, count * self._x_shape[0] ** 2
+        x = arena.lease(pixels * self._x_shape[2] * dtype.itemsize)
+        y = arena.lease(pixels)
+        return x.array((count, *self._x_shape), dtype), y.array((count, *self._x_shape[:2]), np.uint8)
 
     def _decode(self) -> None:
         try:
@@ -180,22 +179,18 @@ class PatchStream:
     def _fill(self, visit: Visit, slots: list[int]) -> None:
         piece = self._read(self._reader, visit)
         layout = int(self._cutter.index.layout[piece.image])
+        x_NHWC, y_NHW = self._waiting
         done = {}
         free = iter(slots)
-        for row, col, sample in zip(piece.rows, piece.cols, visit.samples, strict=True):
+        places = zip(piece.rows.tolist(), piece.cols.tolist(), visit.samples.tolist(), strict=True)
+        for row, col, sample in places:
             if sample >= 0:
                 slot = next(free)
-                x_out, y_out = self._slot_views(slot)
-                cut_patch(piece.chunk, int(row), int(col), x_out, y_out)
-                done[int(sample)] = slot | (layout << 32)
+                cut_patch(piece.chunk, row, col, x_NHWC[slot], y_NHW[slot])
+                done[sample] = slot | (layout << 32)
         with self._changed:
             self._ready.update(done)
             self._changed.notify_all()
-
-    def _slot_views(self, slot: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        view = self._slots.view(slot)
-        x = view[: self._x_bytes].view(self._cutter.index.dtype).reshape(self._x_shape)
-        return x, view[self._x_bytes :].reshape(self._x_shape[:2])
 
     def __iter__(self) -> Iterator[Batch]:
         while self._position < self._stop:
@@ -213,8 +208,8 @@ class PatchStream:
         stall_seconds = time.perf_counter() - began
         x, y = next(self._buffers)
         numbers = [slot & 0xFFFFFFFF for slot in slots]
-        for k, slot in enumerate(numbers):
-            x[k], y[k] = self._slot_views(slot)
+        for waiting, buffer in zip(self._waiting, (x, y), strict=True):
+            np.take(waiting, numbers, axis=0, out=buffer, mode="clip")  # any other mode makes a copy first
         self._slots.give(numbers)
         layouts = np.array([slot >> 32 for slot in slots], np.int64)
         return Batch(x, y, layouts, samples, stall_seconds)

@@ -128,10 +128,6 @@ class Arena:
             if offset + size == after:
                 self._free[index : index + 2] = [(offset, size + more)]
 
-    def slabs(self, count: int, nbytes: int) -> Slabs:
-        """One lease cut into `count` equal slabs of `nbytes` each."""
-        return Slabs(self, count, nbytes)
-
     def close(self) -> None:
         """Wake everyone who waits, with `ArenaClosed`. The bytes go when the last view does."""
         with self._changed:
@@ -142,19 +138,16 @@ class Arena:
             self._changed.notify_all()
 
 
-class Slabs:
-    """Equal pieces of one lease, taken and given back by number: nothing to fragment."""
+class Slots:
+    """The numbers of `count` equal pieces of a lease, taken and given back: nothing to fragment."""
 
-    def __init__(self, arena: Arena, count: int, nbytes: int) -> None:
+    def __init__(self, arena: Arena, count: int) -> None:
         self._arena = arena
-        self._stride = arena.size_of(nbytes)
-        self._nbytes = nbytes
-        self._lease = arena.lease(self._stride * count)
         self._free = list(range(count - 1, -1, -1))
         self._changed = threading.Condition()
 
     def take(self, count: int) -> list[int]:
-        """The numbers of `count` slabs, waiting until all of them are free.
+        """`count` numbers, waiting until as many are free.
 
         Raises:
             ArenaClosed: `close` was called meanwhile.
@@ -170,18 +163,13 @@ class Slabs:
             return taken
 
     def give(self, numbers: list[int]) -> None:
-        """Hand slabs back."""
+        """Hand numbers back."""
         with self._changed:
             self._free.extend(numbers)
             self._changed.notify_all()
 
-    def view(self, number: int) -> npt.NDArray[np.uint8]:
-        """The bytes of one slab."""
-        whole = self._lease.array((self._lease.nbytes,), np.uint8)
-        return whole[number * self._stride : number * self._stride + self._nbytes]
-
     def close(self) -> None:
-        """Wake everyone who waits for a slab, with `ArenaClosed`."""
+        """Close the arena, and wake everyone who waits for a number, with `ArenaClosed`."""
         self._arena.close()
         with self._changed:
             self._changed.notify_all()

@@ -1,7 +1,7 @@
 """A ring of bytes: leases of any size, handed out and given back in one order. Nothing fragments.
 
 For batches of ragged samples, which differ in size but come and go in turn. Not for pieces that live
-longer than those taken after them: see `arena.Slabs`.
+longer than those taken after them: see `arena.Slots`.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rasterio.errors import RasterioIOError
 
 from caudal.core.errors import UnreadableFile
 from caudal.data.readers.base import Array
@@ -223,7 +224,10 @@ def test_lerc_of_any_type_shape_layout_and_packing(
         x_HWC[draw.random(shape) < (1.1 if holes == "all" else 0.2)] = np.nan
     if options["ALPHA"] == "YES" and holes != "none":
         x_HWC[:, :, -1] = np.where(draw.random((height, width)) < 0.3, 0, 120 if holes == "some" else 255)
-    path = write_gdal(tmp_path_factory.mktemp("lerc") / "x.tif", x_HWC, **options)
+    try:
+        path = write_gdal(tmp_path_factory.mktemp("lerc") / "x.tif", x_HWC, **options)
+    except RasterioIOError:  # there are holes that GDAL's own encoder cannot write
+        assume(False)
     assert_equals_gdal(path, native=options["ENDIANNESS"] == "LITTLE" or x_HWC.itemsize == 1)
     assert READER.header(path).codec == str(options["compress"]).lower()
 

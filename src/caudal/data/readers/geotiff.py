@@ -16,7 +16,7 @@ from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile
 from caudal.data.locations import located, open_with_head
-from caudal.data.readers.base import Header, Pixels, Source, valid_mask
+from caudal.data.readers.base import Array, Header, Pixels, Source, valid_mask
 from caudal.data.readers.tiff_blocks import groups, pieces
 from caudal.data.readers.tiff_decode import decode, group_bytes
 from caudal.data.readers.tiff_layout import Foreign, Layout, read_layout
@@ -87,7 +87,11 @@ class TiffSource:
         file = Runs(self._file, runs_of(pieces(layout, window))) if self._far else self._file
         for group in groups(layout, window):
             first, last = group.plane, group.plane + layout.plane_samples
-            for part, block in decode(file.read_into, layout, group, window):
+
+            def place(part: Window, first: int = first, last: int = last) -> Array | None:
+                return x_HWC[*part.within(window), first:last] if last <= bands else None
+
+            for part, block in decode(file.read_into, layout, group, window, place):
                 rows, cols = part.within(window)
                 if first < bands:
                     x_HWC[rows, cols, first : min(last, bands)] = block[:, :, : bands - first]

@@ -78,7 +78,7 @@ def _touched(layout: Layout, window: Window) -> tuple[int, int, int, int]:
 
 def gather(
     read: ReadInto, layout: Layout, group: Group, head_bytes: int = 0
-) -> tuple[bytearray, Counts, Counts]:
+) -> tuple[memoryview, Counts, Counts]:
     """A group's encoded blocks after `head_bytes` zeros, and where each of them starts and how long it is.
 
     Raises:
@@ -94,11 +94,12 @@ def gather(
     span_sizes = reach[np.r_[heads[1:], len(starts)] - 1] - span_starts
     places = head_bytes + np.cumsum(span_sizes) - span_sizes
     span_of = np.searchsorted(span_starts, offsets, side="right") - 1
-    buffer = bytearray(head_bytes + int(span_sizes.sum()))
-    view = memoryview(buffer)
+    buffer = np.empty(head_bytes + int(span_sizes.sum()), np.uint8)
+    buffer[:head_bytes] = 0
+    view = buffer.data
     for start, size, place in zip(span_starts.tolist(), span_sizes.tolist(), places.tolist(), strict=True):
         read(start, view[place : place + size])
-    return buffer, offsets - span_starts[span_of] + places[span_of], counts
+    return view, offsets - span_starts[span_of] + places[span_of], counts
 
 
 def broken(layout: Layout, group: Group, why: str) -> UnreadableFile:

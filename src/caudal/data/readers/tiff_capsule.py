@@ -40,7 +40,7 @@ def decode_capsule(read: ReadInto, layout: Layout, group: Group) -> Array:
     buffer, places, _counts = gather(read, layout, group, head_bytes)
     _write_head(buffer, layout, entries, places)
     try:
-        x = np.asarray(imagecodecs.tiff_decode(buffer))
+        x = np.asarray(imagecodecs.tiff_decode(buffer))  # type: ignore[arg-type]
     except (imagecodecs.TiffError, ValueError, RuntimeError) as error:
         raise broken(layout, group, str(error)) from None
     if x.dtype != layout.dtype or x.size != outer.area_px * layout.plane_samples:
@@ -87,7 +87,7 @@ def _outside(kind: int, values: list[int]) -> int:
     return 0 if size <= 4 else size + size % 4
 
 
-def _write_head(buffer: bytearray, layout: Layout, entries: list[_Entry], places: Counts) -> None:
+def _write_head(buffer: memoryview, layout: Layout, entries: list[_Entry], places: Counts) -> None:
     e = layout.byteorder
     struct.pack_into(f"{e}2sHIH", buffer, 0, b"II" if e == "<" else b"MM", 42, 8, len(entries))
     at, free = 10, 8 + 2 + 12 * len(entries) + 4

@@ -10,7 +10,7 @@ never written      nodata, or 0
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import imagecodecs
@@ -24,6 +24,8 @@ from caudal.data.readers.tiff_capsule import capsule_bytes, decode_capsule
 from caudal.data.readers.tiff_layout import CODECS, PICTURES, RAW, Layout
 from caudal.data.readers.tiff_pictures import decode_pictures, picture_bytes
 from caudal.data.readers.tiff_tags import ReadInto
+
+Place = Callable[[Window], Array | None]
 
 
 def group_bytes(layout: Layout, group: Group) -> int:
@@ -41,8 +43,13 @@ def group_bytes(layout: Layout, group: Group) -> int:
     return encoded + decoded * (2 if layout.predictor == 3 or swapped else 1)
 
 
-def decode(read: ReadInto, layout: Layout, group: Group, window: Window) -> Iterator[tuple[Window, Array]]:
+def decode(
+    read: ReadInto, layout: Layout, group: Group, window: Window, place: Place = lambda _part: None
+) -> Iterator[tuple[Window, Array]]:
     """The pixels that `group` has of `window`, in pieces: where each lies, and x_HWC of the plane's samples.
+
+    A piece is good until the next one is asked for. `place` gives the array (height, width, samples) for one
+    that may be decoded straight to its place; such pieces are not handed out.
 
     Raises:
         UnreadableFile: a block is truncated or broken.
@@ -55,7 +62,7 @@ def decode(read: ReadInto, layout: Layout, group: Group, window: Window) -> Iter
     elif layout.codec == RAW:
         yield wanted, _read_raw(read, layout, group, wanted)
     elif CODECS[layout.codec] == "deflate":
-        yield from _inflate_pieces(read, layout, group, window)
+        yield from _inflate_pieces(read, layout, group, window, place)
     elif layout.codec in PICTURES:
         yield from decode_pictures(read, layout, group, window)
     else:
@@ -90,42 +97,45 @@ def _as_bytes(x: Array) -> memoryview:
 
 
 def _inflate_pieces(
-    read: ReadInto, layout: Layout, group: Group, window: Window
+    read: ReadInto, layout: Layout, group: Group, window: Window, place: Place
 ) -> Iterator[tuple[Window, Array]]:
     outer = group.window(layout)
-    height, width = layout.block
-    x = _unpredicted(_inflate(read, layout, group, outer), layout)
+    encoded, places, counts = gather(read, layout, group)
+    blocks = [encoded[at : at + count] for at, count in zip(places.tolist(), counts.tolist(), strict=True)]
     if not layout.tiled:
+        x = np.empty(outer.area_px * layout.plane_samples * layout.dtype.itemsize, np.uint8)
+        for number, data in enumerate(blocks):
+            start = number * layout.block_bytes
+            _inflate(data, layout, group, x[start : start + layout.block_bytes].data)
         wanted = window.intersect(outer)
-        yield wanted, x[wanted.within(outer)]
+        yield wanted, _unpredicted(x, layout)[wanted.within(outer)]
         return
+    height, width = layout.block
     columns = group.right - group.left
-    for number in range(len(x) // height):
+    in_place = layout.predictor == 2 and _stored(layout).isnative
+    x = np.empty(layout.block_bytes, np.uint8)  # one after the other: it stays in the processor's cache
+    for number, data in enumerate(blocks):
+        _inflate(data, layout, group, x.data)
         row, col = group.top + number // columns, group.left + number % columns
         tile = Window(row * height, col * width, height, width)
         wanted = window.intersect(tile)
-        yield wanted, x[number * height : (number + 1) * height][wanted.within(tile)]
+        room = place(tile) if wanted == tile and in_place else None
+        if room is not None:
+            _add_up(x.view(layout.dtype).reshape(room.shape), room)
+        else:
+            yield wanted, _unpredicted(x, layout)[wanted.within(tile)]
 
 
-def _inflate(read: ReadInto, layout: Layout, group: Group, outer: Window) -> Array:
-    """The group's blocks one below the other: uint8, as long as they decode to."""
-    encoded, places, counts = gather(read, layout, group)
-    source: Any = memoryview(encoded)
-    x = np.empty(outer.area_px * layout.plane_samples * layout.dtype.itemsize, np.uint8)
-    start = 0
-    for place, count in zip(places.tolist(), counts.tolist(), strict=True):
-        room = x[start : start + layout.block_bytes].data
-        data = source[place : place + count]
-        try:
-            size = len(imagecodecs.deflate_decode(data, out=room))
-        except imagecodecs.DeflateError as error:
-            size = _inflate_padded(data, layout, room)
-            if size < len(room):
-                raise broken(layout, group, str(error).split()[-1]) from None
+def _inflate(data: memoryview, layout: Layout, group: Group, room: memoryview) -> None:
+    """Decode one block into `room`, which it has to fill."""
+    try:
+        size = len(imagecodecs.deflate_decode(data, out=room))  # type: ignore[arg-type]
+    except imagecodecs.DeflateError as error:
+        size = _inflate_padded(data, layout, room)
         if size < len(room):
-            raise broken(layout, group, _("it decodes to too little"))
-        start += len(room)
-    return x
+            raise broken(layout, group, str(error).split()[-1]) from None
+    if size < len(room):
+        raise broken(layout, group, _("it decodes to too little"))
 
 
 def _inflate_padded(data: Any, layout: Layout, room: memoryview) -> int:
@@ -148,9 +158,14 @@ def _unpredicted(x: Array, layout: Layout) -> Array:
     pixels = x.view(_stored(layout)).reshape(shape)
     if layout.predictor == 2:  # differences of whole numbers, even where they are the bits of floats
         pixels = pixels.astype(layout.dtype, copy=False)
-        whole = pixels.view(f"u{layout.dtype.itemsize}")
-        imagecodecs.delta_decode(whole, axis=-2, out=whole)
+        _add_up(pixels, pixels)
     return pixels
+
+
+def _add_up(differences_HWC: Array, x_HWC: Array) -> None:
+    """Undo the predictor of whole numbers, which is that of floats' bits too."""
+    whole = f"u{x_HWC.dtype.itemsize}"
+    imagecodecs.delta_decode(differences_HWC.view(whole), axis=-2, out=x_HWC.view(whole))
 
 
 def _unsplit(x: Array, dtype: np.dtype[Any], shape: tuple[int, int, int]) -> Array:

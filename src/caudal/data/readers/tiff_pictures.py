@@ -46,7 +46,7 @@ def decode_pictures(
         rows = height if layout.tiled else min(height, layout.height - row * height)
         block = Window(row * height, col * width, rows, width)
         try:
-            x_HWC = _decode(layout, bytes(memoryview(encoded)[place : place + count]), rows)
+            x_HWC = _decode(layout, bytes(encoded[place : place + count]), rows)
         except ValueError as error:
             raise broken(layout, Group(group.plane, row, row + 1, col, col + 1), str(error)) from None
         wanted = window.intersect(block)
