@@ -28,6 +28,9 @@ ROWS = {
     "stall": "benchmarks.loaders.rows:stall",
     "flat_memory": "benchmarks.endurance:flat_memory",
     "broken": "benchmarks.endurance:broken",
+    "prediction": "benchmarks.prediction:row",
+    "governor": "benchmarks.governor:row",
+    "tight": "benchmarks.tight:row",
 }
 
 

@@ -132,6 +132,16 @@ def demo(out: Out = None, ram: Ram = None, as_json: Json = False) -> None:
     _finish(face, result)
 
 
+def _plan_packing(face: _Face, data: list[str], ram: str | None) -> None:
+    from caudal.runs.verbs.pack import pack as write_pack
+
+    if len(data) != 1:
+        raise UsageError(_("Packing is planned for one folder or file."), _("Name it after the word pack."))
+    with Live(face.console) as live:
+        result = write_pack(data[0], out="pack", ram=ram, estimate=True, tick=live.tick)
+    _finish(face, result)
+
+
 @app.command(help=_("What a run will hold and why, before anything of it is loaded."))
 def plan(
     task: TaskOrSpec,
@@ -144,10 +154,13 @@ def plan(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """See `runs/verbs/plan.py`."""
+    """See `runs/verbs/plan.py`, and `runs/verbs/pack.py` for the task `pack`."""
     from caudal.runs.verbs.plan import plan as make_plan
 
     with _face(as_json) as face:
+        if task == "pack":
+            _plan_packing(face, data or [], ram)
+            return
         with Live(face.console) as live:
             spec = _spec(task, data, masks)
             made = make_plan(spec, ram=ram, vram=vram, device=device, seed=seed, tick=live.tick)

@@ -120,6 +120,8 @@ def result_table(result: Result) -> RenderableType:
         table.add_row(_("time"), _speed(result))
     if result.levers:
         table.add_row(_("levers"), ", ".join(f"{name} {value}" for name, value in result.levers.items()))
+    for number, act in enumerate(result.acts or ()):
+        table.add_row(_("on the way") if not number else "", act)
     for name, value in (result.metrics or {}).items():
         table.add_row(name, "—" if value is None else f"{value:.4g}")
     for label, path in ((_("run"), result.run), (_("output"), result.output)):

@@ -22,7 +22,7 @@ from caudal.data.sample_files import SAMPLE_READERS, name_of
 from caudal.data.sample_files.base import Array, Field, SampleReader
 from caudal.data.sample_set import Columns, SampleSet
 
-_VERSION = 2
+_VERSION = 3
 _META = "index.json"
 
 
@@ -95,6 +95,7 @@ def load(folder: Path, root: Path, reader: SampleReader | None) -> SampleSet | N
         places=_group(arrays, "places.") if meta["raw"] else None,
         extra=_group(arrays, "extra."),
         checks=arrays.get("checks"),
+        recode=_group(arrays, "recode."),
     )
     return SampleSet(
         meta["root"],

@@ -69,6 +69,8 @@ class OpenParts:
                 else:
                     block = int(np.searchsorted(opened.part.ends, within, "right"))
                     self._set.reader.read(opened.file, opened.part, block, into)
+                    for name, table in self._set.columns.recode.items():
+                        into[name][...] = table[number][into[name]]
                     count = opened.file.size_bytes // max(1, len(opened.part.ends))
             finally:
                 self._give(opened)

@@ -143,7 +143,7 @@ def _join(
     fields = found[0].part.fields
     for one in found:
         _check_fields(found[0], one)
-    fields = _common_categories(fields, found)
+    fields, recode = _common_categories(fields, found)
     counts = np.array([one.part.samples for one in found], np.int64)
     raw = all(one.part.places is not None for one in found)
     rows = {
@@ -174,6 +174,7 @@ def _join(
         row_ends=rows,
         places=places,
         checks=np.concatenate(checks) if checked else None,
+        recode=recode,
     )
     left_out = tuple(sorted({text for one in found for text in one.part.left_out}))
     scratch = max(one.part.scratch_bytes for one in found)
@@ -216,18 +217,28 @@ def _say(fields: tuple[Field, ...]) -> str:
     )
 
 
-def _common_categories(fields: tuple[Field, ...], found: list[_Found]) -> tuple[Field, ...]:
-    """Texts became numbers file by file; they have to mean the same in all of them."""
+def _common_categories(
+    fields: tuple[Field, ...], found: list[_Found]
+) -> tuple[tuple[Field, ...], dict[str, Ints]]:
+    """Texts became numbers file by file; in the set they mean the same in all of them.
+
+    The fields with the texts of all files, and for those that differ, the number in the set (files, codes) of
+    each file's own.
+    """
+    common, recode = [], {}
     for k, one in enumerate(fields):
-        for other in found:
-            if other.part.fields[k].categories != one.categories:
-                raise DataError(
-                    _("The texts of “{field}” differ between {a} and {b}.").format(
-                        field=one.name, a=found[0].name, b=other.name
-                    ),
-                    _("Write them as numbers, or put all samples into one file."),
-                )
-    return fields
+        own = [other.part.fields[k].categories for other in found]
+        if all(texts == one.categories for texts in own):
+            common.append(one)
+            continue
+        every = tuple(sorted(set().union(*own)))
+        number = {text: code for code, text in enumerate(every)}
+        table = np.zeros((len(own), max(map(len, own))), np.int64)
+        for file, texts in enumerate(own):
+            table[file, : len(texts)] = [number[text] for text in texts]
+        common.append(replace(one, categories=every))
+        recode[one.name] = table
+    return tuple(common), recode
 
 
 def with_extra(samples: SampleSet, name: str, values: Array, categories: tuple[str, ...] = ()) -> SampleSet:

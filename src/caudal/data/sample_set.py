@@ -29,7 +29,8 @@ class Columns:
     number of the first block after each file. `row_ends[field]`: rows of all samples up to and with this
     one, for ragged fields. `places[field]`: where the sample's bytes begin in its file, for raw files.
     `sizes`: bytes of the files. `extra[field]`: values that come from
-    folders or a table instead of the files. `checks`: CRC-32 of (block, field), if known.
+    folders or a table instead of the files. `checks`: CRC-32 of (block, field), if known. `recode[field]`
+    (files, codes): what a file's numbers for texts are in the set, where files number them differently.
     """
 
     names: Names
@@ -41,6 +42,7 @@ class Columns:
     places: Mapping[str, Ints] | None
     extra: Mapping[str, Array] = field(default_factory=dict)
     checks: npt.NDArray[np.uint32] | None = None
+    recode: Mapping[str, Ints] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

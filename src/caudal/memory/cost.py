@@ -13,9 +13,13 @@ from caudal.core.units import Bytes
 
 
 class Step(Frozen):
-    """One measured training step: its peak above `ProbeResult.ready`, by pool, and its time."""
+    """One measured training step: its peak above `ProbeResult.imported`, by pool, and its time.
+
+    `thrift` is the position of that lever.
+    """
 
     micro_batch: int
+    thrift: int = 0
     ram: Bytes
     vram: Bytes = Bytes(0)
     seconds_per_sample: float
@@ -72,11 +76,18 @@ def line(points: list[tuple[float, float]], at: float) -> float:
     return max(min(y for _x, y in points), y0 + (y1 - y0) * (at - x0) / (x1 - x0))
 
 
-def step_bytes(probe: ProbeResult, micro_batch: int) -> tuple[Bytes, Bytes]:
+def step_bytes(probe: ProbeResult, micro_batch: int, thrift: int = 0) -> tuple[Bytes, Bytes]:
     """Predicted peak of a step above the static bytes: (ram, vram)."""
-    ram = line([(s.micro_batch, s.ram) for s in probe.steps], micro_batch)
-    vram = line([(s.micro_batch, s.vram) for s in probe.steps], micro_batch)
+    steps = [s for s in probe.steps if s.thrift == thrift]
+    ram = line([(s.micro_batch, s.ram) for s in steps], micro_batch)
+    vram = line([(s.micro_batch, s.vram) for s in steps], micro_batch)
     return Bytes(ram), Bytes(vram)
+
+
+def step_seconds(probe: ProbeResult, micro_batch: int, thrift: int = 0) -> float:
+    """Seconds of a step for each sample: measured, or those of the fastest size that was."""
+    rates = {s.micro_batch: s.seconds_per_sample for s in probe.steps if s.thrift == thrift}
+    return rates.get(micro_batch) or min(rates.values())
 
 
 def forward_bytes(forwards: tuple[Forward, ...], area_px: float) -> tuple[Bytes, Bytes]:

@@ -6,20 +6,61 @@ is refused with the least that would, who holds it, and the cheapest change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from caudal.core.errors import DoesNotFit
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory.levers.micro_batch import MicroBatch
 from caudal.memory.levers.shuffle_bytes import ShuffleBytes
+from caudal.memory.levers.thrift import Thrift
 from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Pool, Rejected
 
 # A larger micro-batch must earn its bytes: one that is not this much faster is not taken.
 WORTHWHILE_GAIN = 0.1
+_SHOWN = 4  # rejected neighbours
 
-Holders = Callable[[int, int], Sequence[Holder]]
-"""The holders of a run for (micro-batch, open blocks)."""
+
+@dataclass(frozen=True)
+class Point:
+    """A position of every lever."""
+
+    micro_batch: int
+    open_blocks: int
+    thrift: int = 0
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The levers of a training run."""
+
+    micro_batch: MicroBatch
+    shuffle: ShuffleBytes
+    thrift: Thrift
+
+    def rows(self) -> Iterator[list[Point]]:
+        """Points that differ in their micro-batch alone, row after row in order of price.
+
+        Fewer open blocks come first, which cost no time; then thrift, which changes no number; at last
+        micro-batches over which statistics are of fewer samples.
+        """
+        exact = [size for size in self.micro_batch.positions() if self.micro_batch.is_exact(size)]
+        inexact = [size for size in self.micro_batch.positions() if not self.micro_batch.is_exact(size)]
+        for sizes in (exact, inexact):
+            for thrift in self.thrift.positions():
+                for blocks in self.shuffle.positions():
+                    if sizes:
+                        yield [Point(size, blocks, thrift) for size in sizes]
+
+    @property
+    def least(self) -> Point:
+        """The point that holds least."""
+        return Point(1, self.shuffle.positions()[-1], self.thrift.positions()[-1])
+
+
+Holders = Callable[[Point], Sequence[Holder]]
+"""The holders of a run with its levers at a point."""
 
 
 def total(holders: Sequence[Holder], pool: Pool) -> Bytes:
@@ -36,57 +77,53 @@ def plan_training(
     ram: Bytes,
     vram: Bytes | None,
     holders: Holders,
-    micro_batch: MicroBatch,
-    shuffle: ShuffleBytes,
-    seconds_per_sample: Callable[[int], float],
-) -> tuple[MemoryPlan, int, int]:
-    """Choose micro-batch and open blocks; returns the plan and the two.
+    lattice: Lattice,
+    seconds_per_sample: Callable[[Point], float],
+) -> tuple[MemoryPlan, Point]:
+    """Choose a point; returns the plan and the point.
 
-    Exact micro-batches come before fewer open blocks, and both before micro-batches that change the
-    model's statistics. Among micro-batches that fit, the smallest that is within `WORTHWHILE_GAIN` of
-    the fastest wins: speed that is not there is not worth its bytes.
+    Of the first row in which something fits, the smallest micro-batch that is within `WORTHWHILE_GAIN` of the
+    fastest wins: speed that is not there is not worth its bytes.
 
     Raises:
         DoesNotFit: not even the smallest lattice point fits.
     """
     rejected: list[Rejected] = []
-    exact = [size for size in micro_batch.positions() if micro_batch.is_exact(size)]
-    inexact = [size for size in micro_batch.positions() if not micro_batch.is_exact(size)]
-    for sizes in (exact, inexact):
-        for blocks in shuffle.positions():
-            fitting = [size for size in sizes if fits(holders(size, blocks), ram, vram)]
-            rejected += _too_large(set(sizes) - set(fitting), blocks, holders, ram, vram)
-            if fitting:
-                best = min(seconds_per_sample(size) for size in fitting)
-                size = min(s for s in fitting if seconds_per_sample(s) <= best * (1 + WORTHWHILE_GAIN))
-                levers = _levers(micro_batch, size, shuffle, blocks, fitting)
-                chosen = tuple(holders(size, blocks))
-                plan = MemoryPlan(
-                    ram=ram, vram=vram, holders=chosen, levers=tuple(levers), rejected=tuple(rejected[-4:])
-                )
-                return plan, size, blocks
-    raise refusal(holders(1, shuffle.positions()[-1]), ram, vram)
-
-
-def _too_large(
-    sizes: set[int], blocks: int, holders: Holders, ram: Bytes, vram: Bytes | None
-) -> list[Rejected]:
-    rows = []
-    for size in sorted(sizes):
-        held = holders(size, blocks)
-        pool: Pool = "ram" if total(held, "ram") > ram else "vram"
-        rows.append(
-            Rejected(
-                change=_("micro-batch {size}, {blocks} open chunks").format(size=size, blocks=blocks),
-                why=_("needs {needed} of {pool}").format(needed=total(held, pool), pool=pool),
+    for row in lattice.rows():
+        fitting = [point for point in row if fits(holders(point), ram, vram)]
+        rejected += [
+            _too_large(point, holders(point), ram) for point in reversed(row) if point not in fitting
+        ]
+        if fitting:
+            best = min(map(seconds_per_sample, fitting))
+            quick = [p for p in fitting if seconds_per_sample(p) <= best * (1 + WORTHWHILE_GAIN)]
+            point = min(quick, key=lambda p: p.micro_batch)
+            return (
+                MemoryPlan(
+                    ram=ram,
+                    vram=vram,
+                    holders=tuple(holders(point)),
+                    levers=tuple(_levers(lattice, point, [p.micro_batch for p in fitting])),
+                    rejected=tuple(rejected[-_SHOWN:]),
+                ),
+                point,
             )
-        )
-    return rows
+    raise refusal(holders(lattice.least), ram, vram)
 
 
-def _levers(
-    micro_batch: MicroBatch, size: int, shuffle: ShuffleBytes, blocks: int, fitting: list[int]
-) -> list[LeverSet]:
+def _too_large(point: Point, held: Sequence[Holder], ram: Bytes) -> Rejected:
+    pool: Pool = "ram" if total(held, "ram") > ram else "vram"
+    change = _("micro-batch {size}, {blocks} open chunks").format(
+        size=point.micro_batch, blocks=point.open_blocks
+    )
+    if point.thrift:
+        change += _(", thrift {position}").format(position=point.thrift)
+    why = _("needs {needed} of {pool}").format(needed=total(held, pool), pool=pool)
+    return Rejected(change=change, why=why)
+
+
+def _levers(lattice: Lattice, point: Point, fitting: list[int]) -> list[LeverSet]:
+    micro_batch, shuffle, size = lattice.micro_batch, lattice.shuffle, point.micro_batch
     if not micro_batch.is_exact(size):
         why = _("nothing larger fits; normalization sees {size} samples at once, not {group}").format(
             size=size, group=micro_batch.group
@@ -100,8 +137,14 @@ def _levers(
     else:
         why = _("the whole batch fits")
     levers = [LeverSet(name=micro_batch.name, value=str(size), why=why)]
-    why = _("as many as are wanted") if blocks == shuffle.wanted else _("the most that fit")
-    return [*levers, LeverSet(name=shuffle.name, value=str(blocks), why=why)]
+    why = _("as many as are wanted") if point.open_blocks == shuffle.wanted else _("the most that fit")
+    levers.append(LeverSet(name=shuffle.name, value=str(point.open_blocks), why=why))
+    if point.thrift:
+        why = _("freed blocks go back at once; the numbers are the same, a step takes longer")
+        if point.thrift == Thrift.COMPUTE_AGAIN:
+            why = _("freed blocks go back, activations are computed again; the same numbers, in more time")
+        levers.append(LeverSet(name=lattice.thrift.name, value=str(point.thrift), why=why))
+    return levers
 
 
 def refusal(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> DoesNotFit:

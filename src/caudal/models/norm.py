@@ -5,9 +5,15 @@ Legend: B batch, G group, C channel, H row, W column.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+_thread = threading.local()  # the gradient of a device comes back in a thread of its own
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -30,11 +36,17 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x_BCHW)
         assert self.momentum is not None
+        keeps = getattr(_thread, "keeps_statistics", False)
+        mean, variance = self.running_mean, self.running_var
+        if keeps:
+            assert mean is not None
+            assert variance is not None
+            mean, variance = mean.clone(), variance.clone()
         parts = [
             F.batch_norm(
                 part,
-                self.running_mean,
-                self.running_var,
+                mean,
+                variance,
                 self.weight,
                 self.bias,
                 True,
@@ -45,3 +57,13 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         ]
         # With one group, as on a tight budget, there is nothing to copy together.
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@contextmanager
+def statistics_kept() -> Iterator[None]:
+    """Leave running statistics as they are inside the `with`, in this thread: all there has run before."""
+    _thread.keeps_statistics = True
+    try:
+        yield
+    finally:
+        _thread.keeps_statistics = False

@@ -16,6 +16,7 @@ from torch import nn
 
 from caudal.core.config import Frozen
 from caudal.models.norm import GroupedBatchNorm2d
+from caudal.models.recompute import again
 
 
 class UNetConfig(Frozen):
@@ -55,6 +56,8 @@ class UNet(nn.Module):
     def __init__(self, bands: int, classes: int, config: UNetConfig) -> None:
         super().__init__()
         self.config, self.bands, self.classes = config, bands, classes
+        self.recompute = 0
+        """How many levels, from the finest on, compute their activations again instead of keeping them."""
         widths = [config.width * 2**level for level in range(config.depth + 1)]
         ins = [bands * config.stem**2, *widths[:-1]]
         self.down = nn.ModuleList(_Block(i, o, config.group) for i, o in zip(ins, widths, strict=True))
@@ -65,6 +68,11 @@ class UNet(nn.Module):
         if config.stem > 1:
             # Weights alone would look like those of more bands and classes: this says by its shape.
             self.register_buffer("cell", torch.zeros(config.stem, config.stem))
+
+    @property
+    def recompute_levels(self) -> int:
+        """The most that `recompute` can be."""
+        return int(self.config.depth) + 1
 
     @property
     def multiple_px(self) -> int:
@@ -88,13 +96,20 @@ class UNet(nn.Module):
             x_BCHW = F.pixel_unshuffle(x_BCHW, self.config.stem)
         skips = []
         for level, block in enumerate(self.down):
-            x_BCHW = block(F.max_pool2d(x_BCHW, 2) if level else x_BCHW)
+            x_BCHW = self._through(block, level, F.max_pool2d(x_BCHW, 2) if level else x_BCHW)
             skips.append(x_BCHW)
         x_BCHW = skips.pop()
-        for up, merge, skip in zip(reversed(self.up), reversed(self.merge), reversed(skips), strict=True):
-            x_BCHW = merge(torch.cat([skip, up(x_BCHW)], dim=1))
+        for level in reversed(range(self.config.depth)):
+            joined_BCHW = torch.cat([skips.pop(), self.up[level](x_BCHW)], dim=1)
+            x_BCHW = self._through(self.merge[level], level, joined_BCHW)
         scores: torch.Tensor = self.head(x_BCHW)
         return F.pixel_shuffle(scores, self.config.stem) if self.config.stem > 1 else scores
+
+    def _through(self, block: nn.Module, level: int, x_BCHW: torch.Tensor) -> torch.Tensor:
+        if self.training and level < self.recompute and torch.is_grad_enabled():
+            return again(block, x_BCHW)
+        y_BCHW: torch.Tensor = block(x_BCHW)
+        return y_BCHW
 
     @classmethod
     def from_shapes(cls, shapes: dict[str, tuple[int, ...]]) -> UNet | None:

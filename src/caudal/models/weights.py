@@ -65,31 +65,35 @@ def save(folder: Path, model: nn.Module, card: ModelCard) -> None:
     write_whole(folder / CARD, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def load(path: Path) -> tuple[nn.Module, ModelCard]:
+def load(path: Path, dtype: torch.dtype | None = None) -> tuple[nn.Module, ModelCard]:
     """A model in evaluation mode and its card, from a model folder or a bare `.pt` state dict.
+
+    The model takes its weights as they lie in the page cache, mapped and not copied; with `dtype`, those of
+    another floating-point type are copied to it one by one. So loading holds no more than what has to change.
 
     Raises:
         BadModel: nothing there, broken, an unknown kind, or a pickle that wants to run code.
     """
     if path.is_dir():
-        return _load_folder(path)
+        return _load_folder(path, dtype)
     if not path.is_file():
         raise BadModel(
             _("{path} is not there.").format(path=path), _("Give a run folder, a model folder or a .pt file.")
         )
     state = _read_bare(path)
-    return _model_of(state, path)
+    return _model_of(state, path, dtype)
 
 
-def _load_folder(folder: Path) -> tuple[nn.Module, ModelCard]:
+def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[nn.Module, ModelCard]:
     try:
         card = ModelCard.make(json.loads((folder / CARD).read_text()), str(folder / CARD))
-        model = build(card.architecture, card.bands, card.outputs, card.config)
+        with torch.device("meta"):  # no memory, and no random numbers for it
+            model = build(card.architecture, card.bands, card.outputs, card.config)
         state = {}
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is no dict
-                state[name] = file.get_tensor(name)
-        model.load_state_dict(state)
+                state[name] = _as(file.get_tensor(name), dtype)
+        model.load_state_dict(state, assign=True)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise BadModel(
             _("{folder} holds no model that can be read: {why}.").format(
@@ -126,12 +130,15 @@ def _read_bare(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _model_of(state: dict[str, torch.Tensor], path: Path) -> tuple[nn.Module, ModelCard]:
+def _model_of(
+    state: dict[str, torch.Tensor], path: Path, dtype: torch.dtype | None
+) -> tuple[nn.Module, ModelCard]:
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     for name in MODELS.names():
-        model = MODELS.get(name).from_shapes(shapes)
+        with torch.device("meta"):
+            model = MODELS.get(name).from_shapes(shapes)
         if model is not None:
-            model.load_state_dict(state)
+            model.load_state_dict({key: _as(value, dtype) for key, value in state.items()}, assign=True)
             card = ModelCard(
                 task="segmentation",
                 architecture=name,
@@ -146,3 +153,7 @@ def _model_of(state: dict[str, torch.Tensor], path: Path) -> tuple[nn.Module, Mo
         ),
         _("Models are: {names}.").format(names=", ".join(MODELS.names())),
     )
+
+
+def _as(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return value.to(dtype) if dtype is not None and value.is_floating_point() else value

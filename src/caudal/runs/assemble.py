@@ -13,6 +13,8 @@ from caudal.data.augment import augment
 from caudal.data.classes import Classes
 from caudal.data.normalize import Normalization, normalize
 from caudal.data.stream import Batch
+from caudal.memory import allocator
+from caudal.memory.levers.thrift import Thrift
 from caudal.models import weights
 from caudal.runs.spec import RunSpec, micro_batches
 from caudal.tasks import TASKS
@@ -39,6 +41,14 @@ def make_model(spec: RunSpec, bands: int, outputs: int, device: str) -> nn.Modul
     torch.manual_seed(integer(spec.seed, "weights"))
     model = weights.build(spec.model.name, bands, outputs, spec.model.config)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def make_thrifty(model: nn.Module, thrift: int) -> None:
+    """Set a model and this process's allocator to a position of the lever `thrift`."""
+    if thrift >= Thrift.GIVE_BACK:
+        allocator.give_back_at_once()
+    if thrift >= Thrift.COMPUTE_AGAIN:
+        model.recompute = model.recompute_levels
 
 
 def make_prepare(spec: RunSpec, normalization: Normalization, device: str) -> Prepare:

@@ -29,7 +29,11 @@ class DataFacts(Frozen):
 
 
 class TrainPlan(Frozen):
-    """A spec with every open choice made, and the bytes that it will take."""
+    """A spec with every open choice made, and the bytes that it will take.
+
+    `margin` is the share of the prediction that was added for what past runs of its `kind` took beyond
+    theirs.
+    """
 
     spec: RunSpec
     device: str
@@ -37,6 +41,7 @@ class TrainPlan(Frozen):
     patch_px: int
     micro_batch: int
     open_chunks: int
+    thrift: int = 0
     arena: Bytes
     compute_threads: int
     memory: MemoryPlan
@@ -47,6 +52,12 @@ class TrainPlan(Frozen):
     train: tuple[int, ...]
     held_out: tuple[int, ...]
     warnings: tuple[str, ...] = ()
+    margin: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """What runs have to have in common to learn from each other's errors."""
+        return kind_of(self.spec, self.device, self.precision)
 
     def __str__(self) -> str:
         return "\n".join(
@@ -56,3 +67,8 @@ class TrainPlan(Frozen):
                 f"  predicted {self.memory.predicted('ram')} of {self.memory.ram} ram",
             ]
         )
+
+
+def kind_of(spec: RunSpec, device: str, precision: str) -> str:
+    """See `TrainPlan.kind`."""
+    return f"{spec.task} {spec.model.name} {device} {precision}"

@@ -24,15 +24,18 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.readers import READERS
 from caudal.data.stream import Batch
-from caudal.memory import allocator, vram
+from caudal.memory import allocator, planner, vram
 from caudal.memory.cost import Forward, ProbeResult, Step, line
+from caudal.memory.levers.thrift import Thrift
 from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.memory.plan import Holder
 from caudal.runs.machine import settle
 from caudal.runs.pieces import Pieces
 from caudal.runs.spec import RunSpec
 
 OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
 FORWARD_SIDES_PX = (256, 576)
+_COMFORT = 0.7  # of the room for a step: past it, thrift is measured, too
 _STEPS = 2  # the first of a size makes the kernels for it; the second is measured
 # The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
 LEAST_RAM = Bytes(160 * 2**20)
@@ -83,7 +86,7 @@ def ask(request: ProbeRequest) -> ProbeResult:
     answer = json.loads(output.splitlines()[-1])
     if "error" in answer:
         error = answer["error"]
-        raise _ERRORS[error["code"]](error["message"], error["hint"])
+        raise _ERRORS[error["code"]](error["message"], error["hint"], **error["facts"])
     return ProbeResult.model_validate(answer)
 
 
@@ -112,14 +115,17 @@ def main() -> None:
     try:
         answer: dict[str, Any] = measure(request).model_dump(mode="json")
     except CaudalError as error:
-        answer = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        facts = {key: value for key, value in error.facts.items() if isinstance(value, str | int | dict)}
+        answer = {"error": {"code": error.code, "message": error.message, "hint": error.hint, "facts": facts}}
     print(json.dumps(answer))
 
 
 def measure(request: ProbeRequest) -> ProbeResult:
     """Measure in this process. Imports what a run imports, so that its base is the run's base."""
-    import rich.progress  # noqa: F401 - a run draws with it
     import torch
+
+    _refuse_at_once(request)
+    import rich.progress  # noqa: F401 - a run draws with it
 
     from caudal.data.normalize import Normalization
     from caudal.runs import assemble, loaded, scoring, tensorboard  # noqa: F401 - a run has them all
@@ -155,12 +161,20 @@ def measure(request: ProbeRequest) -> ProbeResult:
     sizes = request.exact
     if _guess(request, forwards, min(request.exact)) > room:
         sizes = (*request.inexact, *request.exact)
-    for size in sizes:
-        if len(steps) >= 2 and _would_not_fit(steps, size, room):
-            break
-        stepper.micro_batch = size
-        batch = _batch(request, min(2 * size, max(request.exact)))
-        steps.append(_measure_step(stepper, average, batch, size, meter, imported, static, device))
+    furthest = Thrift.COMPUTE_AGAIN if hasattr(model, "recompute_levels") else Thrift.GIVE_BACK
+    for position in Thrift(furthest).positions():
+        if any(s.ram + s.vram <= _COMFORT * room for s in steps if s.micro_batch in request.exact):
+            break  # less thrift is faster
+        assemble.make_thrifty(model, position)
+        measured: list[Step] = []
+        for size in sizes:
+            if len(measured) >= 2 and _would_not_fit(measured, size, room):
+                break
+            stepper.micro_batch = size
+            batch = _batch(request, min(2 * size, max(request.exact)))
+            step = _measure_step(stepper, average, batch, size, meter, imported, static, device)
+            measured.append(step.model_copy(update={"thrift": position}))
+        steps += measured
     return ProbeResult(
         device=device,
         imported=imported,
@@ -173,6 +187,48 @@ def measure(request: ProbeRequest) -> ProbeResult:
         precision=precision.name,
         device_free=free,
     )
+
+
+def _refuse_at_once(request: ProbeRequest) -> None:
+    """Say no before anything is loaded, to what cannot fit whatever is done: by a trace of one sample's step.
+
+    Raises:
+        DoesNotFit: so it is.
+    """
+    import torch
+
+    from caudal.memory.trace import peak_bytes
+    from caudal.models import weights
+    from caudal.runs.assemble import make_task
+
+    spec, side = request.spec, request.patch_px
+    if vram.choose(spec.device) != "cpu":
+        return  # the device has room of its own, and says so when it is asked
+    task = make_task(spec, tuple(map(str, range(OUTPUTS))))
+    with torch.device("meta"):
+        model = weights.build(spec.model.name, request.bands, OUTPUTS, spec.model.config)
+        x_BCHW = torch.empty(1, request.bands, side, side)
+        y_BHW = torch.empty(1, side, side, dtype=torch.uint8)
+    static = _static_bytes(model, None if spec.training.average else model)
+    least = LEAST_RAM + sum(static.values())
+    if least <= request.ram:
+        held = [*model.parameters(), *model.buffers(), x_BCHW, y_BHW]
+        traced = peak_bytes(lambda: _whole_step(task, model, x_BCHW, y_BHW), held)
+        # Gradients are counted already, and half of the numbers may be half as wide.
+        least += max(0, traced - static["gradients"]) // 2
+    if least > request.ram:
+        holders = [
+            Holder(name=_("interpreter and libraries"), bytes=LEAST_RAM),
+            *(Holder(name=_(name), bytes=Bytes(held)) for name, held in static.items() if held),
+        ]
+        rest = least - planner.total(holders, "ram")
+        if rest > 0:
+            holders.append(Holder(name=_("activations and workspace"), bytes=Bytes(rest), exact=False))
+        raise planner.refusal(holders, request.ram, None)
+
+
+def _whole_step(task: Any, model: Any, x_BCHW: Any, y_BHW: Any) -> None:
+    task.loss(model(x_BCHW), y_BHW).sum().backward()
 
 
 def _static_bytes(model: Any, average: Any) -> dict[str, int]:

@@ -9,7 +9,7 @@ class Result(Frozen):
     """What a verb gives back, and what `--json` prints; keys that do not apply are left out.
 
     `metrics` are flat; `predicted_bytes`, `peak_bytes` and `budget_bytes` have one figure a pool; `stall`
-    is the share of the time in which the model waited for data.
+    is the share of the time in which the model waited for data; `acts` what was done about memory on the way.
     """
 
     verb: str
@@ -23,4 +23,5 @@ class Result(Frozen):
     samples_per_second: float | None = None
     stall: float | None = None
     levers: dict[str, str] | None = None
+    acts: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()

@@ -12,8 +12,9 @@ from caudal.data.paths import local_path
 from caudal.data.sample_files.base import SampleReader
 from caudal.data.sample_index import index_samples, labels_from_folders
 from caudal.data.sample_set import SampleSet
+from caudal.memory import allocator
 
-_WORTH_KEEPING_SECONDS = 0.3
+_WORTH_KEEPING_SECONDS = 0.1
 Arrangement = Literal["auto", "file", "rows"]
 
 
@@ -48,6 +49,9 @@ def open_set(
         found = _labelled(index_samples(str(root), arrangement, reader, threads, tick, tolerant))
         if time.monotonic() - began > _WORTH_KEEPING_SECONDS and not found.unreadable:
             index_cache.store(kept, found, root)
+            # From here on its columns are pages of files, which are not charged.
+            found = index_cache.load(kept, root, reader) or found
+            allocator.trim()
     return found
 
 

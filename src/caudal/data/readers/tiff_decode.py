@@ -2,7 +2,8 @@
 
 uncompressed       read row by row or whole, whichever moves fewer bytes
 DEFLATE            libdeflate, which checks each block's checksum; libtiff does not, and makes up pixels
-LZW, ZSTD, …       libtiff: `tiff_capsule.py`
+ZSTD in tiles      libzstd, tile by tile straight to its place
+ZSTD, LZW, …       libtiff: `tiff_capsule.py`
 JPEG, LERC, WebP   a decoder each: `tiff_pictures.py`
 never written      nodata, or 0
 """
@@ -27,6 +28,18 @@ from caudal.data.readers.tiff_tags import ReadInto
 
 Place = Callable[[Window], Array | None]
 
+_ALONE: dict[str, tuple[Callable[..., Any], type[Exception]]] = {
+    "deflate": (imagecodecs.deflate_decode, imagecodecs.DeflateError),
+    "zstd": (imagecodecs.zstd_decode, imagecodecs.ZstdError),
+}
+"""Codecs whose blocks are decompressed alone, the predictor undone by ourselves."""
+
+
+def _is_alone(layout: Layout) -> bool:
+    # Small strips, and floats in differences of bytes, are faster through libtiff.
+    codec = CODECS[layout.codec]
+    return codec == "deflate" or (codec == "zstd" and layout.tiled and layout.predictor != 3)
+
 
 def group_bytes(layout: Layout, group: Group) -> int:
     """The most bytes that decoding `group` holds: the gathered file bytes and the decoded blocks."""
@@ -37,7 +50,7 @@ def group_bytes(layout: Layout, group: Group) -> int:
     encoded = int(counts.sum()) + counts.size * (GAP_BYTES + 64)
     if layout.codec in PICTURES:
         return encoded + picture_bytes(layout, group)
-    if CODECS[layout.codec] != "deflate":
+    if not _is_alone(layout):
         return decoded + encoded + capsule_bytes(layout, counts.size)
     swapped = layout.predictor == 2 and not _stored(layout).isnative
     return encoded + decoded * (2 if layout.predictor == 3 or swapped else 1)
@@ -61,7 +74,7 @@ def decode(
         yield wanted, np.full((wanted.height, wanted.width, layout.plane_samples), fill, layout.dtype)
     elif layout.codec == RAW:
         yield wanted, _read_raw(read, layout, group, wanted)
-    elif CODECS[layout.codec] == "deflate":
+    elif _is_alone(layout):
         yield from _inflate_pieces(read, layout, group, window, place)
     elif layout.codec in PICTURES:
         yield from decode_pictures(read, layout, group, window)
@@ -128,9 +141,10 @@ def _inflate_pieces(
 
 def _inflate(data: memoryview, layout: Layout, group: Group, room: memoryview) -> None:
     """Decode one block into `room`, which it has to fill."""
+    decompress, failure = _ALONE[CODECS[layout.codec]]
     try:
-        size = len(imagecodecs.deflate_decode(data, out=room))  # type: ignore[arg-type]
-    except imagecodecs.DeflateError as error:
+        size = len(decompress(data, out=room))
+    except failure as error:
         size = _inflate_padded(data, layout, room)
         if size < len(room):
             raise broken(layout, group, str(error).split()[-1]) from None
@@ -142,9 +156,10 @@ def _inflate_padded(data: Any, layout: Layout, room: memoryview) -> int:
     """The last strip, where a writer padded it to a whole one. Bytes written to `room`; 0 if it is broken."""
     if len(room) == layout.block_bytes:
         return 0
+    decompress, failure = _ALONE[CODECS[layout.codec]]
     try:
-        whole = imagecodecs.deflate_decode(data, out=layout.block_bytes)[: len(room)]
-    except imagecodecs.DeflateError:
+        whole = decompress(data, out=layout.block_bytes)[: len(room)]
+    except failure:
         return 0
     room[: len(whole)] = whole
     return len(whole)

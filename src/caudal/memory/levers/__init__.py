@@ -13,5 +13,6 @@ LEVERS = Registry(
     {
         "shuffle_bytes": "caudal.memory.levers.shuffle_bytes:ShuffleBytes",
         "micro_batch": "caudal.memory.levers.micro_batch:MicroBatch",
+        "thrift": "caudal.memory.levers.thrift:Thrift",
     },
 )

@@ -49,6 +49,7 @@ def render(story: Story) -> str:
         pools=[page for pool in POOLS if (page := pool_page(story, pool))],
         memory=story.plan.memory if story.plan else None,
         promises=promises(story),
+        acts=[(axes.seconds(at), words) for at, words in story.acts],
         charts=curves(story),
         scalars=_scalars(story),
         classes=_classes(story),

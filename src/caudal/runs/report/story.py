@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from caudal.core.events import Event, MemoryRead, RunEnded, RunStarted, StepDone, Validated, Warned, read
+from caudal.runs.acts import in_words
 from caudal.runs.folder import RunFolder
 from caudal.runs.plan import TrainPlan
 from caudal.runs.result import Result
@@ -63,6 +64,7 @@ class Story:
     scores: list[Score] = field(default_factory=list)
     peaks: dict[str, int] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
+    acts: list[tuple[float, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -184,6 +186,8 @@ class _Teller:
             _note(story.warnings, event.message)
         elif isinstance(event, RunEnded):
             self._finished(event)
+        elif words := in_words(event):
+            story.acts.append((story.seconds, words))
 
     def _memory(self, event: MemoryRead) -> None:
         story = self._story

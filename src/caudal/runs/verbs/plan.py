@@ -19,17 +19,18 @@ from caudal.data.paths import local_path
 from caudal.data.split import Split, split
 from caudal.data.stream import StreamSize
 from caudal.data.url import Url, address_of
-from caudal.memory import cost, planner
+from caudal.memory import cost, margin, planner
 from caudal.memory.cost import ProbeResult
 from caudal.memory.levers import LEVERS
 from caudal.memory.meters import charged_bytes
 from caudal.memory.plan import Holder
+from caudal.memory.planner import Lattice, Point
 from caudal.memory.vram import DEFAULT_SHARE
 from caudal.runs import watched
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.pieces import choose_pieces
-from caudal.runs.plan import DataFacts, TrainPlan
+from caudal.runs.plan import DataFacts, TrainPlan, kind_of
 from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec, micro_batches
 from caudal.tasks import TASKS
@@ -181,36 +182,43 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     if probe.device == "cuda":
         vram = spec.vram or Bytes(probe.device_free * DEFAULT_SHARE)
 
-    def holders(size: int, open_chunks: int) -> list[Holder]:
-        stream = StreamSize.of(cutter, batch, open_chunks)
-        return training_holders(probe, size, stream, parent, len(index))
+    share, runs = margin.learned(kind_of(spec, probe.device, probe.precision))
 
-    rates = {step.micro_batch: step.seconds_per_sample for step in probe.steps}
+    def holders(point: Point) -> list[Holder]:
+        stream = StreamSize.of(cutter, batch, point.open_blocks)
+        found = training_holders(probe, point, stream, parent, len(index))
+        if not share:
+            return found
+        more = Bytes(share * planner.total(found, "ram"))
+        return [*found, Holder(name=_("margin, learned from {count} runs").format(count=runs), bytes=more)]
 
-    def seconds_per_sample(size: int) -> float:
-        return rates.get(size) or min(rates.values())
+    def seconds_per_sample(point: Point) -> float:
+        return cost.step_seconds(probe, point.micro_batch, point.thrift)
 
-    memory, size, open_chunks = planner.plan_training(
-        ram, vram, holders, micro_batch, shuffle, seconds_per_sample
+    thrift = LEVERS.get("thrift")(max(step.thrift for step in probe.steps))
+    memory, point = planner.plan_training(
+        ram, vram, holders, Lattice(micro_batch, shuffle, thrift), seconds_per_sample
     )
-    seconds = spec.training.steps * batch * seconds_per_sample(size)
+    seconds = spec.training.steps * batch * seconds_per_sample(point)
     return TrainPlan(
         spec=spec,
         device=probe.device,
         precision=probe.precision,
         patch_px=patch_px,
-        micro_batch=size,
-        open_chunks=open_chunks,
-        arena=StreamSize.of(cutter, batch, open_chunks).arena_bytes,
+        micro_batch=point.micro_batch,
+        open_chunks=point.open_blocks,
+        thrift=point.thrift,
+        arena=StreamSize.of(cutter, batch, point.open_blocks).arena_bytes,
         compute_threads=threads,
         memory=memory,
         probe=probe,
         facts=_facts(index, parts, cutter),
         seconds=seconds,
-        samples_per_second=1 / seconds_per_sample(size),
+        samples_per_second=1 / seconds_per_sample(point),
         train=parts.train,
         held_out=parts.held_out,
         warnings=(*index.warnings, *parts.warnings, *_on_cpu(spec, probe)),
+        margin=share,
     )
 
 
@@ -247,7 +255,7 @@ def choose_patch(index: Index) -> int:
 
 def training_holders(
     probe: ProbeResult,
-    micro_batch: int,
+    point: Point,
     stream: StreamSize,
     parent: int,
     images: int,
@@ -257,7 +265,7 @@ def training_holders(
     Steps decode and do not score. A score in between finds the arena full and the threads at rest. The last
     one has the machine to itself.
     """
-    ram, vram = cost.step_bytes(probe, micro_batch)
+    ram, vram = cost.step_bytes(probe, point.micro_batch, point.thrift)
     on_device = probe.device == "cuda"
     # The probe's own base begins where an interpreter with nothing but the data rooms stands.
     always = [

@@ -32,7 +32,7 @@ from caudal.data.index import Index
 from caudal.data.paths import local_path
 from caudal.data.stream import PatchStream
 from caudal.inference.forward import Forward
-from caudal.memory import allocator, vram
+from caudal.memory import allocator, margin, vram
 from caudal.memory.arena import Arena
 from caudal.memory.budget import Budget
 from caudal.memory.governor import Governor
@@ -40,6 +40,7 @@ from caudal.memory.meters import Watch
 from caudal.models import weights
 from caudal.models.fold import folded
 from caudal.runs import assemble
+from caudal.runs.acts import in_words
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import settle
 from caudal.runs.plan import TrainPlan
@@ -137,6 +138,9 @@ class _Training:
                 self._ended(_outcome(error), began, watch.peak, {}, str(error), _reason(error))
                 raise
             self._ended("succeeded", began, watch.peak, metrics, "")
+            if not self.again:  # what an earlier process held, nobody has seen to its end
+                predicted = self.plan.memory.predicted("ram") / (1 + self.plan.margin)
+                margin.note(self.plan.kind, int(predicted), int(watch.peak))
             result = self._result(time.monotonic() - began, watch.peak, metrics)
         self.folder.write_json(self.folder.result, result.model_dump(mode="json", exclude_none=True))
         report(self.folder.path)
@@ -164,6 +168,7 @@ class _Training:
             if holder.pool == "ram":
                 self.budget.lease(holder.name, holder.bytes)
         model = assemble.make_model(self.spec, index.bands, task.outputs(), self.plan.device)
+        assemble.make_thrifty(model, self.plan.thrift)
         stepper, average = assemble.make_stepper(
             self.spec, task, model, facts.normalization, number, self.plan.micro_batch
         )
@@ -345,6 +350,7 @@ class _Training:
             samples_per_second=rate,
             stall=stall,
             levers={lever.name: lever.value for lever in self.plan.memory.levers},
+            acts=tuple(words for event in read(self.folder.events) if (words := in_words(event))),
             warnings=tuple(self.warnings),
         )
 

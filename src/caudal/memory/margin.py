@@ -1,0 +1,59 @@
+"""What past runs teach about predictions: how far above them the truth has been, for runs of one kind.
+
+After each run the predicted and the measured peak are kept in the user's cache folder. The margin of the next
+plan is the 95th percentile of past under-predictions (split conformal: Vovk, Gammerman and Shafer,
+"Algorithmic Learning in a Random World", 2005); with few of them, the worst. A kind is a model on a device in
+a precision: errors are the kernels' and the allocator's, not the data's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_SHARE = 0.95
+_KEPT = 100  # of one kind
+_MOST = 0.25  # past this something else is wrong, and a smaller plan is the wrong answer
+
+
+def _file(kind: str) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    name = "".join(letter if letter.isalnum() else "-" for letter in kind)
+    return Path(base) / "caudal" / "predictions" / f"{name}.jsonl"
+
+
+def learned(kind: str) -> tuple[float, int]:
+    """The margin, as a share of the prediction, and how many runs it is from. (0, 0) where none is known."""
+    ratios = sorted(_ratios(kind))
+    if not ratios:
+        return 0.0, 0
+    rank = min(len(ratios), math.ceil((len(ratios) + 1) * _SHARE))
+    return min(_MOST, max(0.0, ratios[rank - 1] - 1)), len(ratios)
+
+
+def note(kind: str, predicted: int, measured: int) -> None:
+    """Keep what came of a prediction (without its margin); where that cannot be written, nothing is lost."""
+    if predicted <= 0 or measured <= 0:
+        return
+    path = _file(kind)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines()[1 - _KEPT :] if path.exists() else []
+        line = json.dumps({"predicted": predicted, "measured": measured})
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text("\n".join([*lines, line]) + "\n")
+        part.replace(path)
+
+
+def _ratios(kind: str) -> list[float]:
+    """Measured ÷ predicted; lines that cannot be read are passed over."""
+    ratios = []
+    with suppress(OSError):
+        for line in _file(kind).read_text().splitlines():
+            with suppress(ValueError, KeyError, TypeError, ZeroDivisionError):
+                one = json.loads(line)
+                ratios.append(float(one["measured"]) / float(one["predicted"]))
+    return ratios

@@ -1,0 +1,72 @@
+"""What cannot fit is refused at once, by what is known without loading it; packing has a plan, too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caudal
+from caudal.core.errors import DoesNotFit
+from caudal.runs.spec import RunSpec
+
+CAUDAL = [sys.executable, "-m", "caudal"]
+
+
+def spec_of(tiny_set: Path, ram: str, **config: int) -> RunSpec:
+    return RunSpec.make(
+        {
+            "task": "segmentation",
+            "data": {"images": [str(tiny_set)], "patch_px": 64},
+            "model": {"config": config},
+            "ram": ram,
+            "device": "cpu",
+        }
+    )
+
+
+def test_a_model_whose_weights_alone_pass_the_budget_is_refused_with_its_holders(tiny_set: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(DoesNotFit) as caught:
+        caudal.plan(spec_of(tiny_set, "512MiB", width=256, depth=5))  # 2 billion weights: 8 GiB and more
+    assert time.monotonic() - began < 10  # 2 on an idle machine
+    facts = caught.value.facts
+    assert isinstance(facts["needed"], int)
+    assert facts["needed"] > 2**33
+    holders = facts["holders"]
+    assert isinstance(holders, dict)
+    assert {"weights", "gradients", "optimizer"} <= set(holders)
+
+
+def test_activations_that_pass_the_budget_are_refused_by_a_trace(tiny_set: Path) -> None:
+    spec = spec_of(tiny_set, "400MiB", width=128, depth=1, stem=1)
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"patch_px": 1024})})
+    with pytest.raises(DoesNotFit, match="activations and workspace"):
+        caudal.plan(spec)
+
+
+def test_nothing_is_refused_at_once_that_a_probe_finds_room_for(tiny_set: Path) -> None:
+    for config in ({"width": 8, "depth": 2}, {"width": 32, "depth": 3}):
+        made = caudal.plan(spec_of(tiny_set, "4GiB", **config))
+        least = int(made.memory.predicted("ram") * 1.1)
+        assert caudal.plan(spec_of(tiny_set, str(least), **config)).memory.predicted("ram") <= least
+
+
+def test_packing_has_a_plan(tmp_path: Path) -> None:
+    for k in range(3):
+        np.savez_compressed(tmp_path / f"{k}.npz", x=np.zeros((200, 50), np.float32), y=np.arange(200))
+    done = subprocess.run(
+        [*CAUDAL, "plan", "pack", str(tmp_path), "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
+    assert metrics["gain"] > 0
+    assert metrics["pack_bytes"] == 3 * 200 * (200 + 8)
+    assert not (tmp_path / "pack").exists()
+    two = subprocess.run([*CAUDAL, "plan", "pack", "a", "b"], capture_output=True, check=False)
+    assert two.returncode == 2
