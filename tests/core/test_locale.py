@@ -29,7 +29,7 @@ SOURCE = ROOT / "src"
 FOLDER = LOCALE_DIR / "es" / "LC_MESSAGES"
 COMPUTED = LOCALE_DIR / "computed.txt"
 # Where `_` gets a name that is known at run time alone; its strings stand in `computed.txt`.
-COMPUTED_IN = {"caudal/runs/verbs/plan.py"}
+COMPUTED_IN = {"caudal/memory/cost.py"}
 
 
 @cache

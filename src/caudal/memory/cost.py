@@ -8,8 +8,12 @@ err by up to 77 %.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from caudal.core.config import Frozen
+from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.memory.plan import Holder, Pool
 
 
 class Step(Frozen):
@@ -57,6 +61,11 @@ class ProbeResult(Frozen):
     def static_bytes(self) -> Bytes:
         """Bytes that are held whatever the micro-batch."""
         return Bytes(sum(self.static.values()))
+
+
+def static_holders(static: Mapping[str, int], pool: Pool = "ram") -> list[Holder]:
+    """A row for each part that is held whatever the micro-batch."""
+    return [Holder(name=_(name), bytes=Bytes(held), pool=pool) for name, held in static.items() if held]
 
 
 def line(points: list[tuple[float, float]], at: float) -> float:

@@ -25,7 +25,7 @@ from caudal.core.units import Bytes
 from caudal.data.readers import READERS
 from caudal.data.stream import Batch
 from caudal.memory import allocator, planner, vram
-from caudal.memory.cost import Forward, ProbeResult, Step, line
+from caudal.memory.cost import Forward, ProbeResult, Step, line, static_holders
 from caudal.memory.levers.thrift import Thrift
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.memory.plan import Holder
@@ -219,7 +219,7 @@ def _refuse_at_once(request: ProbeRequest) -> None:
     if least > request.ram:
         holders = [
             Holder(name=_("interpreter and libraries"), bytes=LEAST_RAM),
-            *(Holder(name=_(name), bytes=Bytes(held)) for name, held in static.items() if held),
+            *static_holders(static),
         ]
         rest = least - planner.total(holders, "ram")
         if rest > 0:

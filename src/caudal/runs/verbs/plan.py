@@ -274,11 +274,7 @@ def training_holders(
     ]
     if watched.watcher_bytes():
         always.append(Holder(name=_("watcher of the run"), bytes=watched.watcher_bytes()))
-    static = [
-        Holder(name=_(name), bytes=Bytes(held), pool="vram" if on_device else "ram")
-        for name, held in probe.static.items()
-        if held
-    ]
+    static = cost.static_holders(probe.static, "vram" if on_device else "ram")
     stepping = Holder(name=_("activations and workspace"), bytes=ram, exact=False)
     arena = Holder(name=_("samples (arena)"), bytes=stream.arena_bytes)
     decoding = Holder(name=_("decoding"), bytes=probe.decoding, exact=False)
