@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from caudal.runs.spec import RunSpec
 OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
 FORWARD_SIDES_PX = (256, 576)
 _COMFORT = 0.7  # of the room for a step: past it, thrift is measured, too
+_TRACED_BELOW = 4  # times what is held whatever the step: above, a probe is no risk
 _STEPS = 2  # the first of a size makes the kernels for it; the second is measured
 # The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
 LEAST_RAM = Bytes(160 * 2**20)
@@ -211,9 +214,10 @@ def _refuse_at_once(request: ProbeRequest) -> None:
         y_BHW = torch.empty(1, side, side, dtype=torch.uint8)
     static = _static_bytes(model, None if spec.training.average else model)
     least = LEAST_RAM + sum(static.values())
-    if least <= request.ram:
+    if least <= request.ram < _TRACED_BELOW * least:
         held = [*model.parameters(), *model.buffers(), x_BCHW, y_BHW]
-        traced = peak_bytes(lambda: _whole_step(task, model, x_BCHW, y_BHW), held)
+        # Apart, because torch loads 70 MB to work out shapes, which a run never has.
+        traced = _in_fork(lambda: peak_bytes(lambda: _whole_step(task, model, x_BCHW, y_BHW), held))
         # Gradients are counted already, and half of the numbers may be half as wide.
         least += max(0, traced - static["gradients"]) // 2
     if least > request.ram:
@@ -225,6 +229,22 @@ def _refuse_at_once(request: ProbeRequest) -> None:
         if rest > 0:
             holders.append(Holder(name=_("activations and workspace"), bytes=Bytes(rest), exact=False))
         raise planner.refusal(holders, request.ram, None)
+
+
+def _in_fork(count: Callable[[], int]) -> int:
+    """What `count` gives in a copy of this process, which ends with it; 0 if it fails there."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.write(writing, str(int(count())).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return int(answer or 0)
 
 
 def _whole_step(task: Any, model: Any, x_BCHW: Any, y_BHW: Any) -> None:
