@@ -119,5 +119,5 @@ def _run(folder: Path, sets: dict[int, Path], random: np.random.Generator, cache
 def _levers(done: list[Outcome]) -> str:
     """How often a lever stood elsewhere than where it costs nothing."""
     smaller = sum(int(one.draw["levers"]["micro_batch"]) < one.draw["batch"] for one in done)
-    again = sum("recompute" in one.draw["levers"] for one in done)
-    return f"micro-batch below the batch {smaller}, activations computed again {again} of {len(done)}"
+    thrifty = sum("thrift" in one.draw["levers"] for one in done)
+    return f"micro-batch below the batch {smaller}, thrift {thrifty} of {len(done)}"

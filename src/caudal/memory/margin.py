@@ -2,12 +2,13 @@
 
 After each run the predicted and the measured peak are kept in the user's cache folder. The margin of the next
 plan is the 95th percentile of past under-predictions (split conformal: Vovk, Gammerman and Shafer,
-"Algorithmic Learning in a Random World", 2005); with few of them, the worst. A kind is a model on a device in
-a precision: errors are the kernels' and the allocator's, not the data's.
+"Algorithmic Learning in a Random World", 2005); with few of them, the worst. A kind is a model on samples of
+one shape, on a device, in a precision: errors are the kernels' and the allocator's, not the data's.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ _MOST = 0.25  # past this something else is wrong, and a smaller plan is the wro
 
 def _file(kind: str) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    name = "".join(letter if letter.isalnum() else "-" for letter in kind)
+    name = hashlib.blake2b(kind.encode(), digest_size=12).hexdigest()
     return Path(base) / "caudal" / "predictions" / f"{name}.jsonl"
 
 

@@ -57,7 +57,7 @@ class TrainPlan(Frozen):
     @property
     def kind(self) -> str:
         """What runs have to have in common to learn from each other's errors."""
-        return kind_of(self.spec, self.device, self.precision)
+        return kind_of(self.spec, self.facts.bands, self.patch_px, self.device, self.precision)
 
     def __str__(self) -> str:
         return "\n".join(
@@ -69,6 +69,8 @@ class TrainPlan(Frozen):
         )
 
 
-def kind_of(spec: RunSpec, device: str, precision: str) -> str:
-    """See `TrainPlan.kind`."""
-    return f"{spec.task} {spec.model.name} {device} {precision}"
+def kind_of(spec: RunSpec, bands: int, patch_px: int, device: str, precision: str) -> str:
+    """See `TrainPlan.kind`: the same model on samples of the same shape."""
+    config = " ".join(f"{key}={value}" for key, value in sorted(spec.model.config.items()))
+    shape = f"{bands} bands {patch_px} px batch {spec.training.batch}"
+    return f"{spec.task} {spec.model.name} {config} {shape} {device} {precision}"

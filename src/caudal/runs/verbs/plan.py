@@ -182,7 +182,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     if probe.device == "cuda":
         vram = spec.vram or Bytes(probe.device_free * DEFAULT_SHARE)
 
-    share, runs = margin.learned(kind_of(spec, probe.device, probe.precision))
+    share, runs = margin.learned(kind_of(spec, index.bands, patch_px, probe.device, probe.precision))
 
     def holders(point: Point) -> list[Holder]:
         stream = StreamSize.of(cutter, batch, point.open_blocks)
