@@ -53,11 +53,6 @@ class Lattice:
                     if sizes:
                         yield [Point(size, blocks, thrift) for size in sizes]
 
-    @property
-    def least(self) -> Point:
-        """The point that holds least."""
-        return Point(1, self.shuffle.positions()[-1], self.thrift.positions()[-1])
-
 
 Holders = Callable[[Point], Sequence[Holder]]
 """The holders of a run with its levers at a point."""
@@ -108,7 +103,9 @@ def plan_training(
                 ),
                 point,
             )
-    raise refusal(holders(lattice.least), ram, vram)
+    points = (point for row in lattice.rows() for point in row)
+    least = min(map(holders, points), key=lambda held: (not fits(held, ram, None), total(held, "ram")))
+    raise refusal(least, ram, vram)
 
 
 def _too_large(point: Point, held: Sequence[Holder], ram: Bytes) -> Rejected:

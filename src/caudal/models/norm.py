@@ -37,11 +37,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x_BCHW)
         assert self.momentum is not None
         keeps = getattr(_thread, "keeps_statistics", False)
-        mean, variance = self.running_mean, self.running_var
-        if keeps:
-            assert mean is not None
-            assert variance is not None
-            mean, variance = mean.clone(), variance.clone()
+        mean, variance = (None, None) if keeps else (self.running_mean, self.running_var)
         parts = [
             F.batch_norm(
                 part,

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +24,18 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.readers import READERS
 from caudal.data.stream import Batch
-from caudal.memory import allocator, planner, vram
-from caudal.memory.cost import Forward, ProbeResult, Step, line, static_holders
+from caudal.memory import allocator, vram
+from caudal.memory.cost import Forward, ProbeResult, Step, line
 from caudal.memory.levers.thrift import Thrift
 from caudal.memory.meters import PeakMeter, charged_bytes
-from caudal.memory.plan import Holder
 from caudal.runs.machine import settle
 from caudal.runs.pieces import Pieces
+from caudal.runs.refusal import LEAST_RAM, OUTPUTS, refuse_at_once, static_bytes
 from caudal.runs.spec import RunSpec
 
-OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
 FORWARD_SIDES_PX = (256, 576)
 _COMFORT = 0.7  # of the room for a step: past it, thrift is measured, too
-_TRACED_BELOW = 4  # times what is held whatever the step: above, a probe is no risk
 _STEPS = 2  # the first of a size makes the kernels for it; the second is measured
-# The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
-LEAST_RAM = Bytes(160 * 2**20)
 
 _ERRORS: dict[str, type[CaudalError]] = {e.code: e for e in (DeviceMissing, DoesNotFit, UsageError)}
 
@@ -127,7 +121,7 @@ def measure(request: ProbeRequest) -> ProbeResult:
     """Measure in this process. Imports what a run imports, so that its base is the run's base."""
     import torch
 
-    _refuse_at_once(request)
+    refuse_at_once(request.spec, request.bands, request.patch_px, request.ram)
     import rich.progress  # noqa: F401 - a run draws with it
 
     from caudal.data.normalize import Normalization
@@ -150,7 +144,7 @@ def measure(request: ProbeRequest) -> ProbeResult:
     model = assemble.make_model(request.spec, request.bands, OUTPUTS, device)
     normalization = Normalization.plain(request.bands)
     stepper, average = assemble.make_stepper(request.spec, task, model, normalization, precision, 1)
-    static = _static_bytes(model, average.model)
+    static = static_bytes(model, average.model)
     decoding = decoding_bytes(request.pieces, request.dtype, request.decoding_threads, meter)
     allocator.trim()
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
@@ -190,76 +184,6 @@ def measure(request: ProbeRequest) -> ProbeResult:
         precision=precision.name,
         device_free=free,
     )
-
-
-def _refuse_at_once(request: ProbeRequest) -> None:
-    """Say no before anything is loaded, to what cannot fit whatever is done: by a trace of one sample's step.
-
-    Raises:
-        DoesNotFit: so it is.
-    """
-    import torch
-
-    from caudal.memory.trace import peak_bytes
-    from caudal.models import weights
-    from caudal.runs.assemble import make_task
-
-    spec, side = request.spec, request.patch_px
-    if vram.choose(spec.device) != "cpu":
-        return  # the device has room of its own, and says so when it is asked
-    task = make_task(spec, tuple(map(str, range(OUTPUTS))))
-    with torch.device("meta"):
-        model = weights.build(spec.model.name, request.bands, OUTPUTS, spec.model.config)
-        x_BCHW = torch.empty(1, request.bands, side, side)
-        y_BHW = torch.empty(1, side, side, dtype=torch.uint8)
-    static = _static_bytes(model, None if spec.training.average else model)
-    least = LEAST_RAM + sum(static.values())
-    if least <= request.ram < _TRACED_BELOW * least:
-        held = [*model.parameters(), *model.buffers(), x_BCHW, y_BHW]
-        # Apart, because torch loads 70 MB to work out shapes, which a run never has.
-        traced = _in_fork(lambda: peak_bytes(lambda: _whole_step(task, model, x_BCHW, y_BHW), held))
-        # Gradients are counted already, and half of the numbers may be half as wide.
-        least += max(0, traced - static["gradients"]) // 2
-    if least > request.ram:
-        holders = [
-            Holder(name=_("interpreter and libraries"), bytes=LEAST_RAM),
-            *static_holders(static),
-        ]
-        rest = least - planner.total(holders, "ram")
-        if rest > 0:
-            holders.append(Holder(name=_("activations and workspace"), bytes=Bytes(rest), exact=False))
-        raise planner.refusal(holders, request.ram, None)
-
-
-def _in_fork(count: Callable[[], int]) -> int:
-    """What `count` gives in a copy of this process, which ends with it; 0 if it fails there."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.write(writing, str(int(count())).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    return int(answer or 0)
-
-
-def _whole_step(task: Any, model: Any, x_BCHW: Any, y_BHW: Any) -> None:
-    task.loss(model(x_BCHW), y_BHW).sum().backward()
-
-
-def _static_bytes(model: Any, average: Any) -> dict[str, int]:
-    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
-    learned = sum(p.numel() * p.element_size() for p in model.parameters())
-    return {
-        "weights": weights,
-        "averaged weights": 0 if average is model else weights,
-        "gradients": learned,
-        "optimizer": 2 * learned,
-    }
 
 
 def _guess(request: ProbeRequest, forwards: tuple[Forward, ...], size: int) -> float:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-_ROUNDS = 3
+_ROUNDS = 5
 _LEAST_SECONDS = 0.02
 _CHEAP_SECONDS = 50e-6  # sending a sample to a process would cost as much
 _SERIAL = 1.6  # two threads that take so many times as long as one do not run at the same time
@@ -25,8 +25,9 @@ def belongs_in_process(call: Callable[[], object], processors: int) -> bool:
     if one < _CHEAP_SECONDS or processors < 2:
         return False
     count = max(1, round(_LEAST_SECONDS / one))
-    alone = min(_seconds(call, count, 1) for _round in range(_ROUNDS))
-    both = min(_seconds(call, count, 2) for _round in range(_ROUNDS))
+    # In turns, so that what disturbs the one disturbs the other.
+    rounds = [(_seconds(call, count, 1), _seconds(call, count, 2)) for _round in range(_ROUNDS)]
+    alone, both = min(one for one, _two in rounds), min(two for _one, two in rounds)
     return both > _SERIAL * alone
 
 

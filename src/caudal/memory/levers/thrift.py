@@ -8,8 +8,8 @@ from typing import ClassVar
 class Thrift:
     """How far a run goes: 0 not at all, `GIVE_BACK`, `COMPUTE_AGAIN` as well, where the model can.
 
-    Measured on a U-Net of width 16, batch 8 of 192², two cores: 645 MiB and 0.41 s a step; 411 MiB and
-    0.83 s with large blocks given back; 343 MiB and 1.14 s with activations computed again, too (Chen et al.,
+    Measured on a U-Net of width 16, batch 8 of 192², two cores: 661 MiB and 0.42 s a step; 410 MiB and
+    0.76 s with large blocks given back; 286 MiB and 1.1 s with activations computed again, too (Chen et al.,
     "Training Deep Nets with Sublinear Memory Cost", 2016). Computing again alone brought a tenth: the rest
     stays in the heap.
     """

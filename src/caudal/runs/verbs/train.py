@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,22 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from caudal.core.errors import CaudalError, Interrupted, TimeIsUp
 from caudal.core.events import (
     Events,
     JsonLines,
-    MemoryRead,
-    MemoryRelieved,
-    RunEnded,
-    RunKilled,
-    RunStarted,
     Sink,
-    StepDone,
-    Warned,
-    read,
 )
-from caudal.core.messages import _
-from caudal.core.units import Bytes
 from caudal.data.index import Index
 from caudal.data.paths import local_path
 from caudal.data.stream import PatchStream
@@ -40,7 +28,7 @@ from caudal.memory.meters import Watch
 from caudal.models import weights
 from caudal.models.fold import folded
 from caudal.runs import assemble
-from caudal.runs.acts import in_words
+from caudal.runs.account import Account
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import settle
 from caudal.runs.plan import TrainPlan
@@ -114,34 +102,32 @@ class _Training:
         self.plan, self.folder, self.again, self.stop = made, folder, again, Stop(stop)
         self.spec = made.spec
         self.events = Events(*listeners)
-        self.warnings: list[str] = []
-        self.samples, self.stalled, self.stepping = 0, 0.0, 0.0
+        self.account = Account(made, folder, self.events)
         self.budget = Budget(made.memory.ram)
 
     def run(self) -> Result:
         """Train, score, store, report; the outcome is an event whatever it is."""
         settle()
         torch.set_num_threads(self.plan.compute_threads)
-        began = time.monotonic()
         with ExitStack() as stack:
             log = JsonLines(self.folder.events)
             stack.callback(log.close)
             curves = Curves(self.folder.tensorboard)
             stack.callback(curves.close)
-            for sink in (log, curves, self._count):
+            for sink in (log, curves):
                 self.events.listen(sink)
-            self.watch = watch = stack.enter_context(Watch(listen=self._memory, beside=watcher_bytes()))
+            watch = stack.enter_context(Watch(listen=self.account.memory, beside=watcher_bytes()))
+            self.watch = self.account.watch = watch
             stack.enter_context(self.stop.after(seconds_left()))
             try:
                 metrics = self._train()
             except BaseException as error:
-                self._ended(_outcome(error), began, watch.peak, {}, str(error), _reason(error))
+                self.account.failed(error, watch.peak)
                 raise
-            self._ended("succeeded", began, watch.peak, metrics, "")
+            result = self.account.succeeded(metrics, watch.peak)
             if not self.again:  # what an earlier process held, nobody has seen to its end
                 predicted = self.plan.memory.predicted("ram") / (1 + self.plan.margin)
                 margin.note(self.plan.kind, int(predicted), int(watch.peak))
-            result = self._result(time.monotonic() - began, watch.peak, metrics)
         self.folder.write_json(self.folder.result, result.model_dump(mode="json", exclude_none=True))
         report(self.folder.path)
         return result
@@ -149,16 +135,11 @@ class _Training:
     def _train(self) -> Metrics:
         index, parts = open_data(self.spec)
         for text in (*self.plan.warnings,):
-            self._warn(text)
-        for ended in (one for one in read(self.folder.events) if isinstance(one, RunKilled)):
-            if ended.reason == "oom_host":
-                peak = Bytes(ended.peak_bytes)
-                self._warn(
-                    _("It was killed for want of memory, when it held {peak}, and went on.").format(peak=peak)
-                )
+            self.account.warn(text)
+        self.account.earlier_ends()
         facts = survey(self.plan, self.folder, self.again, index, parts, self.events)
         for text in facts.warnings:
-            self._warn(text)
+            self.account.warn(text)
         names = assemble.class_names(facts.classes)
         task = assemble.make_task(self.spec, names)
         number = precision.choose(self.plan.device, self.spec.training.precision)
@@ -172,7 +153,7 @@ class _Training:
         stepper, average = assemble.make_stepper(
             self.spec, task, model, facts.normalization, number, self.plan.micro_batch
         )
-        stepper.shrunk = self._shrunk
+        stepper.shrunk = self.account.shrunk
         progress = Progress()
         found = checkpoint.found(self.folder.checkpoints)
         if found:
@@ -205,7 +186,7 @@ class _Training:
         def keep_best(best: nn.Module, metrics: Metrics) -> None:
             weights.save(self.folder.model, best, self._card(index, facts, task.outputs(), metrics))
 
-        self._started(progress)
+        self.account.started(progress.step)
         cutter = make_cutter(self.spec, index, parts, self.plan.patch_px)
         loop = Loop(
             settings=self.spec.training,
@@ -257,7 +238,7 @@ class _Training:
         reader.files.close()
         metrics = scorer.result()
         for text in scorer.warnings():
-            self._warn(text)
+            self.account.warn(text)
         weights.save(self.folder.model, best, card.model_copy(update={"metrics": metrics}))
         return metrics
 
@@ -278,90 +259,3 @@ class _Training:
             },
             metrics=metrics,
         )
-
-    # What is told.
-
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
-            self.events(Warned(text))
-
-    def _memory(self, charged: Bytes) -> None:
-        self.events(MemoryRead(ram=int(charged), vram=vram.charged()))
-
-    def _shrunk(self, before: int, after: int) -> None:
-        pool = "ram" if self.plan.device == "cpu" else "vram"
-        held = int(self.watch.now()) if pool == "ram" else int(vram.charged() or 0)
-        why = _("a step ran out of memory with {size} samples at once").format(size=before)
-        act = _("the same step with {size} at a time").format(size=after)
-        self.events(MemoryRelieved(act, why, pool, held, held))
-
-    def _count(self, event: object) -> None:
-        if isinstance(event, StepDone):
-            self.samples += event.samples
-            self.stalled += event.stall_seconds
-            self.stepping += event.step_seconds
-
-    def _started(self, progress: Progress) -> None:
-        self.events(
-            RunStarted(
-                task=self.spec.task,
-                device=self.plan.device,
-                step=progress.step,
-                total_steps=self.spec.training.steps,
-                predicted_bytes=self.plan.memory.predicted_bytes(),
-                budget_bytes=self.plan.memory.budget_bytes(),
-            )
-        )
-
-    def _rates(self) -> tuple[float | None, float | None]:
-        if not self.stepping:
-            return None, None
-        return self.samples / self.stepping, self.stalled / self.stepping
-
-    def _ended(
-        self, outcome: str, began: float, peak: Bytes, metrics: Metrics, error: str, reason: str = ""
-    ) -> None:
-        rate, stall = self._rates()
-        self.events(
-            RunEnded(
-                outcome=outcome,
-                seconds=time.monotonic() - began,
-                samples_per_second=rate,
-                stall=stall,
-                peak_bytes={"ram": int(peak), "vram": int(vram.peak() or 0)},
-                metrics=metrics,
-                error=error,
-                reason=reason,
-            )
-        )
-
-    def _result(self, seconds: float, peak: Bytes, metrics: Metrics) -> Result:
-        rate, stall = self._rates()
-        return Result(
-            verb="train",
-            run=str(self.folder.path),
-            output=str(self.folder.model),
-            metrics=metrics,
-            budget_bytes=self.plan.memory.budget_bytes(),
-            predicted_bytes=self.plan.memory.predicted_bytes(),
-            peak_bytes={"ram": int(peak), "vram": int(vram.peak() or 0)},
-            seconds=seconds,
-            samples_per_second=rate,
-            stall=stall,
-            levers={lever.name: lever.value for lever in self.plan.memory.levers},
-            acts=tuple(words for event in read(self.folder.events) if (words := in_words(event))),
-            warnings=tuple(self.warnings),
-        )
-
-
-def _outcome(error: BaseException) -> str:
-    stopped = isinstance(error, Interrupted | TimeIsUp | KeyboardInterrupt)
-    return "interrupted" if stopped else "failed"
-
-
-def _reason(error: BaseException) -> str:
-    """The name of an error: its code, or `error` for what is a fault of ours."""
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted.code
-    return error.code if isinstance(error, CaudalError) else CaudalError.code

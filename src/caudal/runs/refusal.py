@@ -1,0 +1,93 @@
+"""Says no before anything is loaded, to what cannot fit whatever is done: by shapes alone.
+
+Runs in the probe's child, which has torch. What it refuses would be refused by the probe too, after seconds
+and with the memory taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.memory import planner, vram
+from caudal.memory.cost import static_holders
+from caudal.memory.plan import Holder
+from caudal.runs.spec import RunSpec
+
+OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
+# The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
+LEAST_RAM = Bytes(160 * 2**20)
+_TRACED_BELOW = 4  # times what is held whatever the step: above, a probe is no risk
+
+
+def refuse_at_once(spec: RunSpec, bands: int, side: int, ram: Bytes) -> None:
+    """Say no before anything is loaded, to what cannot fit whatever is done: by a trace of one sample's step.
+
+    Raises:
+        DoesNotFit: so it is.
+    """
+    import torch
+
+    from caudal.memory.trace import peak_bytes
+    from caudal.models import weights
+    from caudal.runs.assemble import make_task
+
+    if vram.choose(spec.device) != "cpu":
+        return  # the device has room of its own, and says so when it is asked
+    task = make_task(spec, tuple(map(str, range(OUTPUTS))))
+    with torch.device("meta"):
+        model = weights.build(spec.model.name, bands, OUTPUTS, spec.model.config)
+        x_BCHW = torch.empty(1, bands, side, side)
+        y_BHW = torch.empty(1, side, side, dtype=torch.uint8)
+    static = static_bytes(model, None if spec.training.average else model)
+    least = LEAST_RAM + sum(static.values())
+    if least <= ram < _TRACED_BELOW * least:
+        held = [*model.parameters(), *model.buffers(), x_BCHW, y_BHW]
+        # Apart, because torch loads 70 MB to work out shapes, which a run never has.
+        traced = _in_fork(lambda: peak_bytes(lambda: _whole_step(task, model, x_BCHW, y_BHW), held))
+        # Gradients are counted already, and half of the numbers may be half as wide.
+        least += max(0, traced - static["gradients"]) // 2
+    if least > ram:
+        holders = [
+            Holder(name=_("interpreter and libraries"), bytes=LEAST_RAM),
+            *static_holders(static),
+        ]
+        rest = least - planner.total(holders, "ram")
+        if rest > 0:
+            holders.append(Holder(name=_("activations and workspace"), bytes=Bytes(rest), exact=False))
+        raise planner.refusal(holders, ram, None)
+
+
+def _in_fork(count: Callable[[], int]) -> int:
+    """What `count` gives in a copy of this process, which ends with it; 0 if it fails there."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.write(writing, str(int(count())).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return int(answer or 0)
+
+
+def _whole_step(task: Any, model: Any, x_BCHW: Any, y_BHW: Any) -> None:
+    task.loss(model(x_BCHW), y_BHW).sum().backward()
+
+
+def static_bytes(model: Any, average: Any) -> dict[str, int]:
+    """What a run of `model` holds whatever its micro-batch; `average` is the model if there is none."""
+    weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
+    learned = sum(p.numel() * p.element_size() for p in model.parameters())
+    return {
+        "weights": weights,
+        "averaged weights": 0 if average is model else weights,
+        "gradients": learned,
+        "optimizer": 2 * learned,
+    }
