@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from caudal.core.events import RunEnded, RunKilled, Warned, read
+from caudal.core.events import RunEnded, RunKilled, RunStarted, Warned, read
 from caudal.core.units import MIB
 from caudal.runs.supervisor import watch
 from tests.cgroups import memory_group
@@ -23,6 +23,12 @@ NEIGHBOUR = Path(__file__).with_name("greedy_neighbour.py")
 
 def python(text: str) -> list[str]:
     return [sys.executable, "-c", text]
+
+
+def write_spec(path: Path, data: Path, **training: int) -> None:
+    lines = [f"{key} = {value}" for key, value in training.items()]
+    head = ['task = "segmentation"', "[data]", f"images = [{json.dumps(str(data))}]", "[training]"]
+    path.write_text("\n".join([*head, *lines]) + "\n")
 
 
 def test_an_end_by_itself_keeps_its_code_and_a_signal_has_its_number() -> None:
@@ -66,17 +72,7 @@ def test_what_a_process_used_is_known_at_its_end() -> None:
 @pytest.mark.timeout(120)
 def test_a_run_at_its_time_limit_leaves_a_checkpoint_and_goes_on(tiny_set: Path, tmp_path: Path) -> None:
     spec, out = tmp_path / "spec.toml", tmp_path / "run"
-    spec.write_text(
-        f"""
-        task = "segmentation"
-        [data]
-        images = [{json.dumps(str(tiny_set))}]
-        [training]
-        steps = 100000
-        batch = 8
-        validate_every = 100000
-        """
-    )
+    write_spec(spec, tiny_set, steps=100000, batch=8, validate_every=100000)
     command = [*CAUDAL, "train", str(spec), "-o", str(out), "--ram", "700MiB", "--json", "--time"]
     done = subprocess.run([*command, "14s"], capture_output=True, text=True, check=False)
     assert done.returncode == 8, done.stderr
@@ -84,6 +80,10 @@ def test_a_run_at_its_time_limit_leaves_a_checkpoint_and_goes_on(tiny_set: Path,
     ended = [event for event in read(out / "events.jsonl") if isinstance(event, RunEnded)]
     assert [(one.outcome, one.reason) for one in ended] == [("interrupted", "timeout")]
     assert list((out / "checkpoints").glob("step-*.safetensors"))
+    again = subprocess.run([*command, "10s"], capture_output=True, check=False)
+    assert again.returncode == 8
+    first, second = [event.step for event in read(out / "events.jsonl") if isinstance(event, RunStarted)]
+    assert first == 0 < second
     assert subprocess.run([*command, "soon"], capture_output=True, check=False).returncode == 2
 
 
@@ -143,18 +143,7 @@ def test_a_run_killed_by_a_greedy_neighbour_goes_on_with_a_smaller_plan(
     tiny_set: Path, tmp_path: Path
 ) -> None:
     spec, out = tmp_path / "spec.toml", tmp_path / "run"
-    spec.write_text(
-        f"""
-        task = "segmentation"
-        [data]
-        images = [{json.dumps(str(tiny_set))}]
-        [training]
-        steps = 60
-        batch = 16
-        validate_every = 60
-        checkpoint_steps = 5
-        """
-    )
+    write_spec(spec, tiny_set, steps=60, batch=16, validate_every=60, checkpoint_steps=5)
     with memory_group(700 * MIB) as group:
         neighbour = subprocess.Popen([sys.executable, str(NEIGHBOUR), str(group), str(out / "events.jsonl")])
         run = subprocess.Popen(

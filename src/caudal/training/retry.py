@@ -7,8 +7,6 @@ needs no keeping.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -28,8 +26,7 @@ class Retry:
 
     def __init__(self, model: nn.Module) -> None:
         self._buffers = list(model.buffers())
-        self._floats = _as_kept([b for b in self._buffers if b.is_floating_point()])
-        self._others = _as_kept([b for b in self._buffers if not b.is_floating_point()])
+        self._kept = [torch.empty_like(buffer) for buffer in self._buffers]
         self._device = next((b.device for b in model.parameters() if b.device.type == "cuda"), None)
         self._host_draws = torch.get_rng_state()
         self._device_draws: torch.Tensor | None = None
@@ -37,9 +34,8 @@ class Retry:
     @torch.no_grad()
     def keep(self) -> None:
         """Note the state before a step."""
-        for now, kept in (self._floats, self._others):
-            if now:
-                torch._foreach_copy_(kept, now)
+        if self._buffers:
+            torch._foreach_copy_(self._kept, self._buffers)
         self._host_draws = torch.get_rng_state()
         if self._device is not None:
             self._device_draws = torch.cuda.get_rng_state(self._device)
@@ -47,15 +43,10 @@ class Retry:
     @torch.no_grad()
     def put_back(self) -> None:
         """Undo what a step that failed has changed."""
-        for now, kept in (self._floats, self._others):
-            if now:
-                torch._foreach_copy_(now, kept)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._kept)
         torch.set_rng_state(self._host_draws)
         if self._device_draws is not None:
             assert self._device is not None
             torch.cuda.set_rng_state(self._device_draws, self._device)
             torch.cuda.empty_cache()  # what the larger part held lies in pieces of its size
-
-
-def _as_kept(now: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    return list(now), [torch.empty_like(one) for one in now]

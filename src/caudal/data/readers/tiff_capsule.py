@@ -40,7 +40,7 @@ def decode_capsule(read: ReadInto, layout: Layout, group: Group) -> Array:
     buffer, places, _counts = gather(read, layout, group, head_bytes)
     _write_head(buffer, layout, entries, places)
     try:
-        x = np.asarray(imagecodecs.tiff_decode(buffer))  # type: ignore[arg-type]
+        x = np.asarray(imagecodecs.tiff_decode(buffer))  # type: ignore[arg-type] # it takes any buffer
     except (imagecodecs.TiffError, ValueError, RuntimeError) as error:
         raise broken(layout, group, str(error)) from None
     if x.dtype != layout.dtype or x.size != outer.area_px * layout.plane_samples:

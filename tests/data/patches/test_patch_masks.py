@@ -20,28 +20,16 @@ from caudal.core.labels import IGNORE
 from caudal.core.units import Bytes
 from caudal.data.index import build
 from caudal.data.mask_values import mask_values
-from tests.data.patch_sets import (
+from tests.data.patches.patch_sets import (
     DRAWS,
     PATCH,
     VALUES,
     delivered,
     made,
-    make_set,
     mask_of,
     placed,
 )
 from tests.data.sets import write_tiff
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_set(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a few blocks, so that images have several and the grid moves."""
-    monkeypatch.setattr("caudal.data.chunks.CHUNK_BYTES", 128 * 128 * 8)
 
 
 def test_patches_of_masks_are_their_windows_at_the_same_place(scenes: Path) -> None:

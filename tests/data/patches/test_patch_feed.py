@@ -24,7 +24,7 @@ from caudal.data.stream import StreamSize
 from caudal.data.visits import Visits
 from caudal.runs.patch_feed import PatchFeed
 from caudal.runs.patch_set import open_patches
-from tests.data.patch_sets import (
+from tests.data.patches.patch_sets import (
     DRAWS,
     PATCH,
     delivered,
@@ -33,17 +33,6 @@ from tests.data.patch_sets import (
     merged,
 )
 from tests.data.sets import write_tiff
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_set(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a few blocks, so that images have several and the grid moves."""
-    monkeypatch.setattr("caudal.data.chunks.CHUNK_BYTES", 128 * 128 * 8)
 
 
 @DRAWS

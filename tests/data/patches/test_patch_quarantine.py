@@ -27,7 +27,7 @@ from caudal.data.readers.base import Pixels
 from caudal.data.steps import Rank
 from caudal.data.visits import Visits
 from caudal.runs.patch_set import open_patches
-from tests.data.patch_sets import (
+from tests.data.patches.patch_sets import (
     DRAWS,
     PATCH,
     break_tile,
@@ -37,17 +37,6 @@ from tests.data.patch_sets import (
     merged,
     places,
 )
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_set(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of a few blocks, so that images have several and the grid moves."""
-    monkeypatch.setattr("caudal.data.chunks.CHUNK_BYTES", 128 * 128 * 8)
 
 
 @pytest.fixture
