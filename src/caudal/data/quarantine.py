@@ -73,7 +73,9 @@ class Quarantine:
         if self._try(parts, sample, sample + 1, views):
             return sample
         for attempt in range(_CANDIDATES):
-            other = integer(self._seed, "substitute", sample, attempt) % len(self._set)
+            other = integer(self._seed, "substitute", sample, attempt) % self._set.drawn
+            if self._set.chosen:
+                other = int(self._set.chosen.samples[other])
             fitting = self._cut(other, views)
             if other != sample and fitting and self._try(parts, other, other + 1, fitting):
                 return other

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,11 +46,24 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Some samples of a set by their numbers, in growing order; `blocks` are those that hold any of them.
+
+    `ends[k]` of the chosen samples lie in the first k + 1 of these blocks.
+    """
+
+    samples: Ints
+    blocks: Ints
+    ends: Ints
+
+
+@dataclass(frozen=True)
 class SampleSet:
     """`fields` of the files and, after them, of `columns.extra`; what the user should know in `notes`.
 
     `unreadable` are files that would hold one sample each and are not in the set: their names, and why.
-    With `joined` samples are graphs, and a batch of them is one graph; see `graphs`.
+    With `joined` samples are graphs, and a batch of them is one graph; see `graphs`. Of a set with `chosen`
+    samples a stream draws those alone; all others keep their numbers, and can be read.
     """
 
     root: str
@@ -62,9 +75,28 @@ class SampleSet:
     notes: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     joined: bool = False
+    chosen: Chosen | None = None
 
     def __len__(self) -> int:
         return int(self.columns.file_ends[-1])
+
+    def only(self, samples: Ints) -> SampleSet:
+        """This set, of which streams draw `samples` alone: their numbers, in growing order, at least one."""
+        assert len(samples)
+        assert (np.diff(samples) > 0).all()
+        blocks = np.searchsorted(self.columns.block_ends, samples, "right")
+        last = np.flatnonzero(np.diff(blocks, append=-1))
+        return replace(self, chosen=Chosen(samples, blocks[last], last + 1))
+
+    @property
+    def drawn(self) -> int:
+        """How many samples a stream draws in an epoch."""
+        return len(self.chosen.samples) if self.chosen else len(self)
+
+    @property
+    def drawn_ends(self) -> Ints:
+        """How many of them lie in the blocks up to and with each, over blocks that hold any."""
+        return self.chosen.ends if self.chosen else self.columns.block_ends
 
     @property
     def stored(self) -> tuple[Field, ...]:
@@ -105,8 +137,8 @@ class SampleSet:
         """Bytes in memory of the largest sample, and of the `count` largest together."""
         if not any(one.ragged for one in self.fields):
             each = sum(one.row_bytes for one in self.fields)
-            return each, each * min(count, len(self))
-        sizes = self.sample_bytes(np.arange(len(self)))
+            return each, each * min(count, self.drawn)
+        sizes = self.sample_bytes(self.chosen.samples if self.chosen else np.arange(len(self)))
         most = np.partition(sizes, -count)[-count:] if count < len(sizes) else sizes
         return int(sizes.max()), int(most.sum())
 

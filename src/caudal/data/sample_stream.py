@@ -118,7 +118,12 @@ class SampleStream:
     def _turns_of(self, epoch: int) -> Turns:
         if epoch not in self._turns:
             self._turns[epoch] = Turns(
-                self._set.columns.block_ends, self._size.open_blocks, self._seed, epoch, self._shuffle
+                self._set.drawn_ends,
+                self._size.open_blocks,
+                self._seed,
+                epoch,
+                self._shuffle,
+                self._set.chosen,
             )
             self._turns.pop(epoch - 3, None)
         return self._turns[epoch]
@@ -134,7 +139,7 @@ class SampleStream:
         """Visits that the steps of a job may reach over: what cells have room for, whatever stays there."""
         if not self._cells or self._debug:  # in debug mode a batch's memory is spoiled as soon as it is over
             return 0
-        blocks = len(self._set.columns.block_ends)
+        blocks = len(self._set.drawn_ends)
         kept = self._size.kept_cells
         return blocks if kept >= blocks else max(1, self._size.cells - kept - threads)
 
@@ -151,7 +156,7 @@ class SampleStream:
 
     def _visit(self, epoch: int, visit: int) -> int:
         """A visit's number over all epochs."""
-        return epoch * len(self._set.columns.block_ends) + visit
+        return epoch * len(self._set.drawn_ends) + visit
 
     # The threads ----------------------------------------------------------------------------------------
 
@@ -244,7 +249,7 @@ class SampleStream:
 
     def _next_load(self) -> Task | None:
         assert self._cells
-        visits = len(self._set.columns.block_ends)
+        visits = len(self._set.drawn_ends)
         while True:
             visit = self._next_visit
             if visit < 0 or visit >= min(self._epochs * visits, self._oldest + self._size.cells):

@@ -66,7 +66,7 @@ class StreamSize:
         held = own + threads * samples.scratch_bytes
         gaps = len(samples.fields) * ALIGNMENT_BYTES
         largest, most = samples.largest_bytes(batch)
-        largest, most = largest + gaps, most + min(batch, len(samples)) * gaps
+        largest, most = largest + gaps, most + min(batch, samples.drawn) * gaps
         whole = samples.total_bytes + len(samples) * gaps
         room = int(ram) - held
         wanted_ring = max(_BATCHES * most, min(_LEAST_RING_BYTES, whole))
@@ -76,9 +76,9 @@ class StreamSize:
                 raise _too_small(held + largest, ram, _("one sample of {size}").format(size=Bytes(largest)))
             ring = min(wanted_ring, room)
             return cls(Bytes(ring + 2 * ALIGNMENT_BYTES), ring, 0, cell, 1, 0)
-        ends = samples.columns.block_ends
+        ends = samples.drawn_ends
         blocks = len(ends)
-        mean = len(samples) / blocks
+        mean = samples.drawn / blocks
         wanted, least = 1, 1
         if open_blocks:
             wanted = least = open_blocks

@@ -12,7 +12,7 @@ Threads, ranks and resumes change who does the work, never what is done.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from caudal.core.seeds import generator
 from caudal.data.permutation import permute
+from caudal.data.sample_set import Chosen
 
 Ints = npt.NDArray[np.int64]
 _TURN_SAMPLES = 512
@@ -45,12 +46,22 @@ class Turns:
     """One epoch over blocks that end before the samples `ends`; about `open_blocks` of them are open at once.
 
     Never more than `open_blocks`, and fewer by less than a group. Without `shuffle` the samples come as they
-    lie, one block after the other.
+    lie, one block after the other. With `chosen` samples these, and the blocks that hold them, are numbered
+    anew for all that is worked out here, and have their own numbers in what is given.
     """
 
-    def __init__(self, ends: Ints, open_blocks: int, seed: int, epoch: int, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        ends: Ints,
+        open_blocks: int,
+        seed: int,
+        epoch: int,
+        shuffle: bool = True,
+        chosen: Chosen | None = None,
+    ) -> None:
         self.samples, self.visits = int(ends[-1]), len(ends)
         self._seed, self._epoch, self._shuffle = seed, epoch, shuffle
+        self._chosen = chosen
         # Blocks of one sample need no table: a million of them would take a tenth of a second.
         self._single = self.visits == self.samples
         self._ends = ends
@@ -80,6 +91,15 @@ class Turns:
 
     def blocks(self, first: int, last: int) -> Ints:
         """The blocks of the visits `first` … `last` - 1."""
+        blocks = self._blocks(first, last)
+        return self._chosen.blocks[blocks] if self._chosen else blocks
+
+    def draw(self, first: int, last: int) -> Drawn:
+        """The positions `first` … `last` - 1 of the epoch."""
+        drawn = self._drawn(first, last)
+        return replace(drawn, sample=self._chosen.samples[drawn.sample]) if self._chosen else drawn
+
+    def _blocks(self, first: int, last: int) -> Ints:
         if self._all or (self._single and not self._shuffle):
             return np.arange(first, last, dtype=np.int64)
         return self._permuted(first, last) if self._single else self._block[first:last]
@@ -95,11 +115,10 @@ class Turns:
         numbers = np.arange(number * _STRETCH, min((number + 1) * _STRETCH, self.samples), dtype=np.int64)
         return permute(numbers, self.samples, self._seed, self._epoch)
 
-    def draw(self, first: int, last: int) -> Drawn:
-        """The positions `first` … `last` - 1 of the epoch."""
+    def _drawn(self, first: int, last: int) -> Drawn:
         assert 0 <= first < last <= self.samples
         if self._single:
-            return Drawn(self.blocks(first, last), np.arange(first, last, dtype=np.int64), first, last)
+            return Drawn(self._blocks(first, last), np.arange(first, last, dtype=np.int64), first, last)
         if self._all:
             samples = self._permuted(first, last)
             return Drawn(samples, np.searchsorted(self._ends, samples, "right"), 0, self.visits)

@@ -131,7 +131,7 @@ class SampleFeed:
         quarantine: Quarantine,
         debug: bool,
     ) -> None:
-        self.seed, self.samples_per_epoch, self.open_blocks = seed, len(samples), 0
+        self.seed, self.samples_per_epoch, self.open_blocks = seed, samples.drawn, 0
         self._set, self._cut, self._ram, self._shuffle = samples, cut, ram, shuffle
         self._threads, self._rank, self._quarantine, self._debug = threads, rank, quarantine, debug
         self._correlation = cache(lambda: correlation_of(samples, seed))
@@ -178,7 +178,7 @@ class SampleFeed:
     def plan(self) -> StreamPlan:
         """See `Feed.plan`."""
         return StreamPlan(
-            len(self._set),
+            self._set.drawn,
             tuple(f"{one.name} {one.dtype}{list(one.shape)}" for one in self._set.fields),
             Bytes(self._set.total_bytes),
             self._ram,
@@ -196,15 +196,15 @@ class SampleFeed:
             return float(self._cut.batch)
         if not self._shuffle:
             return 1.0
-        ends, batch = self._set.columns.block_ends, self._cut.batch
+        ends, batch = self._set.drawn_ends, self._cut.batch
         return batch * effective_share(ends, batch, self.open_blocks, self._worst_correlation())
 
     def batches(self, epochs: int) -> int:
         """See `Feed.batches`."""
-        ends = self._set.columns.block_ends
+        ends, chosen = self._set.drawn_ends, self._set.chosen
         total = 0
         for epoch in range(epochs if self._cut.budget else 1):
-            turns = Turns(ends, self.open_blocks, self.seed, epoch, bool(self._shuffle))
+            turns = Turns(ends, self.open_blocks, self.seed, epoch, bool(self._shuffle), chosen)
             total += len(Steps(self._set, turns, epoch, self._cut, self._rank))
         return total if self._cut.budget else total * epochs
 
