@@ -90,7 +90,8 @@ def ours(run: Path, steps: int) -> float:
     from caudal.runs.machine import settle
     from caudal.runs.plan import TrainPlan
     from caudal.runs.survey import Survey
-    from caudal.runs.verbs.plan import make_cutter, open_data
+    from caudal.runs.work.scene_input import prepare_scenes
+    from caudal.runs.work.scenes import Scenes
     from caudal.training import precision
 
     settle()
@@ -100,15 +101,17 @@ def ours(run: Path, steps: int) -> float:
     plan = TrainPlan.model_validate(folder.read_json(folder.plan))
     scan = folder.read_json(folder.scan)
     torch.set_num_threads(plan.compute_threads)
-    index, parts = open_data(plan.spec)
+    scenes = Scenes.open(plan.spec)
+    index = scenes.index
     classes, normalization = Classes(**scan["classes"]), Normalization(**scan["normalization"])
-    task = assemble.make_task(plan.spec, assemble.class_names(classes))
+    task = assemble.make_map_task(plan.spec, assemble.class_names(classes))
     model = assemble.make_model(plan.spec, index.bands, task.outputs(), plan.device)
     number = precision.choose(plan.device, "auto")
-    stepper, average = assemble.make_stepper(plan.spec, task, model, normalization, number, plan.micro_batch)
+    prepare = prepare_scenes(plan.spec, normalization, plan.device)
+    stepper, average = assemble.make_stepper(plan.spec, task, model, prepare, None, number, plan.micro_batch)
     warm = 8
     with PatchStream(
-        make_cutter(plan.spec, index, parts, plan.patch_px), Survey(normalization, classes, ()).reader(index),
+        scenes.cutter, Survey(normalization, classes, ()).reader(index),
         Arena(Bytes(plan.arena)), batch=plan.spec.training.batch, open_chunks=plan.open_chunks,
         threads=plan.spec.data.threads, stop=steps + warm, overlap=False,
     ) as stream:  # fmt: skip
@@ -131,16 +134,17 @@ def seed(run: Path, steps: int) -> float:
     from caudal.runs import assemble
     from caudal.runs.folder import RunFolder
     from caudal.runs.plan import TrainPlan
-    from caudal.runs.verbs.plan import make_cutter, open_data
+    from caudal.runs.work.scenes import Scenes
 
     plan = TrainPlan.model_validate(RunFolder.existing(run).read_json(RunFolder(run).plan))
-    index, parts = open_data(plan.spec)
-    laid_out = order(make_cutter(plan.spec, index, parts, plan.patch_px), 0, plan.open_chunks)
-    task = assemble.make_task(plan.spec, ("0", "1"))
+    scenes = Scenes.open(plan.spec)
+    index = scenes.index
+    laid_out = order(scenes.cutter, 0, plan.open_chunks)
+    task = assemble.make_map_task(plan.spec, ("0", "1"))
     model = assemble.make_model(plan.spec, index.bands, 2, "cpu").to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     torch.set_num_threads(plan.compute_threads)
-    batch, side, warm = plan.spec.training.batch, plan.patch_px, 2
+    batch, side, warm = plan.spec.training.batch, scenes.patch_px, 2
 
     def sample(s: int) -> tuple[torch.Tensor, torch.Tensor]:
         visit = int(laid_out.visit[s])

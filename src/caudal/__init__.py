@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from caudal.core.units import Bytes as Bytes
     from caudal.runs.spec import RunSpec as RunSpec
     from caudal.runs.verbs.evaluate import evaluate as evaluate
+    from caudal.runs.verbs.explain import explain as explain
     from caudal.runs.verbs.pack import pack as pack
     from caudal.runs.verbs.plan import plan as plan
     from caudal.runs.verbs.predict import predict as predict
@@ -32,6 +33,7 @@ _HOMES = {
     "DoesNotFit": "caudal.core.errors",
     "RunSpec": "caudal.runs.spec",
     "evaluate": "caudal.runs.verbs.evaluate",
+    "explain": "caudal.runs.verbs.explain",
     "pack": "caudal.runs.verbs.pack",
     "plan": "caudal.runs.verbs.plan",
     "predict": "caudal.runs.verbs.predict",
@@ -44,7 +46,7 @@ _HOMES = {
 __version__ = version("caudal")
 __all__ = [
     "Bytes", "CaudalError", "DataError", "DoesNotFit", "RunSpec", "Stream",
-    "evaluate", "pack", "plan", "predict", "report", "stream", "train",
+    "evaluate", "explain", "pack", "plan", "predict", "report", "stream", "train",
 ]  # fmt: skip
 
 

@@ -9,8 +9,13 @@ from caudal.data.tuner import WINDOW_BATCHES, Tuner
 
 
 def run(tuner: Tuner, knee: int, demand: float, windows: int) -> list[int]:
-    """A loader that is faster with threads up to `knee`, and a loop that asks for `demand` samples/s."""
-    now, seen = 0.0, []
+    """A loader that is faster with threads up to `knee`, and a loop that asks for `demand` samples/s.
+
+    It may be called again, to go on with another demand: a window that was begun is forgotten.
+    """
+    now, seen = max(0.0, tuner._began), []
+    tuner._batches = tuner._samples = 0
+    tuner._stall_seconds = 0.0
     for _window in range(windows * WINDOW_BATCHES):
         supply = 100.0 * min(tuner.allowed, knee)
         rate = min(supply, demand)
@@ -23,10 +28,12 @@ def run(tuner: Tuner, knee: int, demand: float, windows: int) -> list[int]:
 
 
 @given(st.integers(1, 8), st.integers(1, 8))
-def test_a_starved_loop_gets_all_that_help_and_no_more(most: int, knee: int) -> None:
-    seen = run(Tuner(most), knee, 1e6, 60)
-    assert seen.count(min(most, knee)) > 0.75 * len(seen)
-    assert max(seen) <= min(most, knee + 1)
+def test_a_starved_loop_gets_all_that_help_and_before_long_no_more(most: int, knee: int) -> None:
+    tuner = Tuner(most)
+    begin, later = run(tuner, knee, 1e6, 20), run(tuner, knee, 1e6, 80)
+    assert min(begin) >= min(most, knee) - 1
+    assert later.count(min(most, knee)) > 0.75 * len(later)
+    assert max(later) <= min(most, knee + 1)
 
 
 @given(st.integers(1, 8))
@@ -39,11 +46,22 @@ def test_a_slow_loop_is_left_with_few_threads(most: int) -> None:
     assert len(enough) > 0.8 * len(seen)
 
 
-def test_all_work_until_the_first_batch_is_there() -> None:
-    tuner = Tuner(4)
-    assert tuner.allowed == 4
-    tuner.tell(10, 1.0, 1.0)
-    assert tuner.allowed == 1
+@given(st.integers(2, 8))
+def test_a_loop_that_begins_to_wait_gets_more_threads_at_once(most: int) -> None:
+    tuner = Tuner(most)
+    run(tuner, 8, 90.0, 40)
+    few = tuner.allowed
+    assert few == 1
+    assert max(run(tuner, 8, 1e6, 40)) == most
+
+
+@given(st.integers(1, 8), st.floats(0.05, 1.0))
+def test_a_short_epoch_that_is_waited_for_has_all_threads(most: int, seconds_a_batch: float) -> None:
+    tuner, now = Tuner(most), 0.0
+    for _batch in range(WINDOW_BATCHES * 8):
+        now += seconds_a_batch
+        tuner.tell(8, seconds_a_batch, now)
+        assert tuner.allowed == most
 
 
 def test_it_never_leaves_its_range() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from caudal.core.errors import BadModel, BadPair, BadValues, CaudalError, DataError, UnreadableFile
 from caudal.runs.folder import RunFolder
-from caudal.runs.verbs.plan import make_spec, open_data
+from caudal.runs.verbs.plan import make_spec
+from caudal.runs.work.scenes import Scenes
 from caudal.runs.verbs.predict import predict
 from caudal.runs.verbs.train import train
 from tests.conftest import TINY_MODEL, TINY_TRAINING
@@ -54,7 +55,7 @@ def test_a_file_that_is_none_is_named_before_training(tmp_path: Path, fault: str
             {"empty": b"", "text": b"hello, I am no TIFF", "truncated header": good[:100]}[fault]
         )
     with pytest.raises((UnreadableFile, BadPair)) as caught:
-        open_data(spec_of(folder))
+        Scenes.open(spec_of(folder))
     said(caught.value)
     assert victim.name in caught.value.message
 
@@ -92,7 +93,8 @@ def test_masks_of_one_class_alone_are_refused(tmp_path: Path) -> None:
 def test_a_class_absent_from_the_held_out_part_is_said_and_has_no_score(tmp_path: Path) -> None:
     folder = blob_set(tmp_path / "set", [(40, 40)] * 6)
     spec = spec_of(folder)
-    index, parts = open_data(spec)
+    scenes = Scenes.open(spec)
+    index, parts = scenes.index, scenes.parts
     for i in parts.held_out:
         path = index.mask(i)
         assert path is not None
@@ -126,7 +128,7 @@ def test_other_bands_than_the_model_s_are_refused(tiny_run: Path, tmp_path: Path
 
 def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile) as caught:
-        open_data(spec_of(tmp_path / "gone"))
+        Scenes.open(spec_of(tmp_path / "gone"))
     said(caught.value)
 
 

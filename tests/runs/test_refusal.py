@@ -34,7 +34,7 @@ def test_a_model_whose_weights_alone_pass_the_budget_is_refused_with_its_holders
     began = time.monotonic()
     with pytest.raises(DoesNotFit) as caught:
         caudal.plan(spec_of(tiny_set, "512MiB", width=256, depth=5))  # 2 billion weights: 8 GiB and more
-    assert time.monotonic() - began < 10  # 2 on an idle machine
+    assert time.monotonic() - began < 20  # 2 on an idle machine
     facts = caught.value.facts
     assert isinstance(facts["needed"], int)
     assert facts["needed"] > 2**33

@@ -36,9 +36,10 @@ from caudal.data.world import BAND_NAMES
 from caudal.memory.cost import Forward, ProbeResult
 from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Rejected
 from caudal.models import weights
+from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
 from caudal.runs.loaded import load_model
-from caudal.runs.plan import DataFacts, TrainPlan
+from caudal.runs.plan import TrainPlan
 from caudal.runs.report import axes, charts, examples, paint
 from caudal.runs.report.story import read_story
 from caudal.runs.result import Result
@@ -66,7 +67,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _plan(spec: RunSpec) -> TrainPlan:
     forward = Forward(side_px=256, ram=Bytes(4 * MIB), seconds=0.1)
     return TrainPlan(
-        spec=spec, device="cpu", precision="auto", patch_px=64, micro_batch=8, open_chunks=4,
+        spec=spec, device="cpu", precision="auto", micro_batch=8, open_chunks=4,
         arena=Bytes(MIB), compute_threads=1,
         memory=MemoryPlan(
             ram=Bytes(BUDGET["ram"]),
@@ -78,9 +79,10 @@ def _plan(spec: RunSpec) -> TrainPlan:
             rejected=(Rejected(change="micro_batch 16", why="88 MiB too much"),),
         ),
         probe=ProbeResult(device="cpu", imported=Bytes(100 * MIB), static={}, forwards=(forward,)),
-        facts=DataFacts(
+        facts=SceneFacts(
             images=4, held_out=2, bands=5, dtype="uint16", band_names=(), smallest_px=(96, 96),
             largest_px=(96, 96), decoded=Bytes(1), on_disk=Bytes(1), samples_per_epoch=9, block_px=(96, 96),
+            patch_px=64,
         ),
         seconds=20.0, samples_per_second=50.0, train=(0, 1), held_out=(2, 3),
         warnings=("planned <b>warning</b>",),

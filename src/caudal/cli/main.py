@@ -41,12 +41,17 @@ Vram = Annotated[str | None, typer.Option(help=_("Bytes of GPU memory that may b
 Device = Annotated[str | None, typer.Option(help=_("auto, cuda or cpu; never a silent fallback."))]
 Seed = Annotated[int | None, typer.Option(help=_("Number that all randomness comes from."))]
 Masks = Annotated[list[str] | None, typer.Option(help=_("Folder of masks; one for each data folder."))]
+Labels = Annotated[
+    str | None, typer.Option(help=_("A CSV that says more of each file: label, group, split."))
+]
 Time = Annotated[
     str | None, typer.Option("--time", help=_("Ends after so long, like 90m, with a checkpoint."))
 ]
 Out = Annotated[str | None, typer.Option("--out", "-o", help=_("Where to write."))]
 TaskOrSpec = Annotated[str, typer.Argument(help=_("A task, or a spec file (.toml)."))]
-Data = Annotated[list[str] | None, typer.Argument(help=_("Folders of images, or CSV files."))]
+Data = Annotated[
+    list[str] | None, typer.Argument(help=_("Folders of images, CSV files; a folder or file of samples."))
+]
 
 
 class _Face:
@@ -92,18 +97,18 @@ def _stopping() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _spec(what: str, data: list[str] | None, masks: list[str] | None) -> RunSpec:
+def _spec(what: str, data: list[str] | None, masks: list[str] | None, labels: str | None) -> RunSpec:
     from caudal.runs.verbs.plan import make_spec
 
     if what.endswith(".toml"):
-        if data or masks:
+        if data or masks or labels:
             raise UsageError(
                 _("A spec file says what the data are, and data were given too."), _("Give one of the two.")
             )
         return RunSpec.from_toml(Path(what))
     if not data:
         raise UsageError(_("No data were given."), _("Give a folder of images after the task."))
-    return make_spec(what, data, masks or [])
+    return make_spec(what, data, masks or [], labels)
 
 
 def _finish(face: _Face, result: Result) -> None:
@@ -147,6 +152,7 @@ def plan(
     task: TaskOrSpec,
     data: Data = None,
     masks: Masks = None,
+    labels: Labels = None,
     ram: Ram = None,
     vram: Vram = None,
     device: Device = None,
@@ -162,7 +168,7 @@ def plan(
             _plan_packing(face, data or [], ram)
             return
         with Live(face.console) as live:
-            spec = _spec(task, data, masks)
+            spec = _spec(task, data, masks, labels)
             made = make_plan(spec, ram=ram, vram=vram, device=device, seed=seed, tick=live.tick)
         face.console.print(render.plan_card(made))
         if out:
@@ -187,6 +193,7 @@ def train(
     task: TaskOrSpec,
     data: Data = None,
     masks: Masks = None,
+    labels: Labels = None,
     out: Out = None,
     ram: Ram = None,
     vram: Vram = None,
@@ -205,7 +212,7 @@ def train(
         from caudal.runs.verbs.plan import resolve
 
         with _stopping() as stop, Live(face.console) as live:
-            spec = _spec(task, data, masks)
+            spec = _spec(task, data, masks, labels)
             made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed, tick=live.tick)
             face.console.print(render.plan_card(made))
             from caudal.runs.verbs.train import train as run_training
@@ -219,6 +226,7 @@ def evaluate(
     run: str,
     data: Annotated[list[str], typer.Argument(help=_("Folders of images, or CSV files."))],
     masks: Masks = None,
+    labels: Labels = None,
     ram: Ram = None,
     device: Device = None,
     as_json: Json = False,
@@ -229,7 +237,7 @@ def evaluate(
     with _face(as_json) as face:
         with Live(face.console) as live:
             result = run_evaluation(
-                run, list(data), masks=masks or (), ram=ram, device=device, tick=live.tick
+                run, list(data), masks=masks or (), labels=labels, ram=ram, device=device, tick=live.tick
             )
         _finish(face, result)
 
@@ -264,6 +272,46 @@ def predict(
                 exact=exact,
                 listeners=[live],
             )
+        _finish(face, result)
+
+
+@app.command(help=_("Draw what in a picture speaks for the class that a model saw."))
+def explain(
+    run: str,
+    images: Annotated[str, typer.Argument(help=_("A picture, or a folder of them."))],
+    out: Out = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help=_("gradcam, hirescam, integrated_gradients, occlusion; may be repeated.")),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help=_("The class to explain; else the one seen."))] = None,
+    masks: Annotated[
+        str | None, typer.Option(help=_("A mask for each picture: where the reason is."))
+    ] = None,
+    labels: Labels = None,
+    most: Annotated[int, typer.Option(help=_("Pictures of a folder that are explained."))] = 12,
+    ram: Ram = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """See `runs/verbs/explain.py`."""
+    from caudal.runs.verbs.explain import explain as run_explanation
+
+    with _face(as_json) as face:
+        if out is None:
+            raise UsageError(_("Where should the page go?"), _("Give a .html or a .png with -o."))
+        result = run_explanation(
+            run,
+            images,
+            out=out,
+            methods=method or (),
+            target=target,
+            masks=masks,
+            labels=labels,
+            most=most,
+            ram=ram,
+            device=device,
+        )
         _finish(face, result)
 
 

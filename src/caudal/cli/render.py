@@ -40,21 +40,15 @@ def plan_card(plan: TrainPlan) -> RenderableType:
     about = _grid("left", "left")
     about.add_row(
         _("data"),
-        _("{images} images, {held_out} of them held out; {bands} bands {dtype}; {decoded} decoded").format(
-            images=facts.images,
-            held_out=facts.held_out,
-            bands=facts.bands,
-            dtype=facts.dtype,
-            decoded=facts.decoded,
-        ),
+        facts.line(),
     )
     training = plan.spec.training
     about.add_row(
         _("training"),
-        _("{steps} steps of {batch} patches of {patch} px ({epochs:.1f} epochs) on {device}").format(
+        _("{steps} steps of {batch} {samples} ({epochs:.1f} epochs) on {device}").format(
             steps=training.steps,
             batch=training.batch,
-            patch=plan.patch_px,
+            samples=facts.samples,
             epochs=training.steps * training.batch / facts.samples_per_epoch,
             device=plan.device,
         ),

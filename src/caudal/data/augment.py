@@ -19,13 +19,13 @@ _DRAWS = 16  # numbers that a sample may use beside its band mixing
 
 def augment(
     x_BCHW: torch.Tensor,
-    y_BHW: torch.Tensor,
+    y_BHW: torch.Tensor | None,
     settings: Augmentation,
     seed: int,
     samples: npt.NDArray[np.int64],
     ignore: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Change a normalized batch and its classes together; square patches.
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Change a normalized batch and its classes, if there are any, together; square patches.
 
     `samples` are the samples' numbers in the run. Pixels drawn from outside a patch are mirrored in the
     image and become `ignore` in the classes.
@@ -45,8 +45,8 @@ def _signed(u: torch.Tensor) -> torch.Tensor:
 
 
 def _warp(
-    x_BCHW: torch.Tensor, y_BHW: torch.Tensor, settings: Augmentation, u: torch.Tensor, ignore: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+    x_BCHW: torch.Tensor, y_BHW: torch.Tensor | None, settings: Augmentation, u: torch.Tensor, ignore: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     angle = _signed(u[:, 0]) * np.deg2rad(settings.turn_degrees)
     scale = torch.exp(_signed(u[:, 1]) * np.log1p(settings.zoom))
     if settings.flips:
@@ -58,6 +58,8 @@ def _warp(
     )
     grid = F.affine_grid(matrix, [len(u), 1, *x_BCHW.shape[2:]], align_corners=False)
     x_BCHW = F.grid_sample(x_BCHW, grid, padding_mode="reflection", align_corners=False)
+    if y_BHW is None:
+        return x_BCHW, None
     # Classes are moved so that `ignore` is 0, which is what lies outside.
     moved = (y_BHW.long() - ignore).float()[:, None]
     y_BHW = F.grid_sample(moved, grid, mode="nearest", padding_mode="zeros", align_corners=False)[:, 0]

@@ -38,16 +38,11 @@ class CellSize:
         self.nbytes = max(largest, self.align)
 
     def _taken(self, one: Field, samples: SampleSet, first: int, last: int) -> int:
-        nbytes = math.prod(samples.shape(one, first, last)) * one.dtype.itemsize
-        return -(-nbytes // self.align) * self.align
+        return self.aligned(math.prod(samples.shape(one, first, last)) * one.dtype.itemsize)
 
-    def offsets(self, samples: SampleSet, first: int, last: int) -> dict[str, int]:
-        """Where each field of a block begins in its cell."""
-        at, offsets = 0, {}
-        for one in samples.stored:
-            offsets[one.name] = at
-            at += self._taken(one, samples, first, last)
-        return offsets
+    def aligned(self, nbytes: int) -> int:
+        """What a field of so many bytes takes in a cell."""
+        return -(-nbytes // self.align) * self.align
 
 
 def _largest_blocks(samples: SampleSet) -> Ints:
@@ -68,19 +63,25 @@ class Cells:
         self.free = list(range(count - 1, -1, -1))
         self._begin = {one.name: np.zeros(count, np.int64) for one in samples.stored}
         self._first = np.zeros(count, np.int64)
+        # Blocks that do not stay come again in every epoch: what is the same for all is looked up once.
+        self._fields = [
+            (one.name, one.dtype, one.row_bytes, one.row_shape, samples.columns.row_ends.get(one.name))
+            for one in samples.stored
+        ]
 
     def views(self, cell: int, block: int) -> dict[str, Array]:
         """Arrays for the fields of `block`, in `cell`; from now on it is the one that lies there."""
         first, last = self._set.block_begin(block), int(self._set.columns.block_ends[block])
         self._first[cell] = first
-        views = {}
-        for name, offset in self._size.offsets(self._set, first, last).items():
-            one = next(f for f in self._set.stored if f.name == name)
-            shape = self._set.shape(one, first, last)
-            begin = cell * self._size.nbytes + offset
+        views, begin = {}, cell * self._size.nbytes
+        for name, dtype, row_bytes, row_shape, row_ends in self._fields:
+            rows = last - first
+            if row_ends is not None:
+                rows = int(row_ends[last - 1]) - (int(row_ends[first - 1]) if first else 0)
             self._begin[name][cell] = begin
-            nbytes = math.prod(shape) * one.dtype.itemsize
-            views[name] = self._memory[begin : begin + nbytes].view(one.dtype).reshape(shape)
+            nbytes = rows * row_bytes
+            views[name] = self._memory[begin : begin + nbytes].view(dtype).reshape(rows, *row_shape)
+            begin += self._size.aligned(nbytes)
         return views
 
     def gather(self, samples: Ints, cells: Ints, into: Mapping[str, Array]) -> None:

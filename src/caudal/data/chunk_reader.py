@@ -88,10 +88,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkReader:
-    """Reads chunks of an index. `fill_LC` is what stands in the place of pixels that are not valid."""
+    """Reads chunks of an index. `fill_LC` is what stands in the place of pixels that are not valid.
+
+    Without `classes` masks are not read: every valid pixel has class number 0.
+    """
 
     index: Index
-    classes: Classes
+    classes: Classes | None
     fill_LC: npt.NDArray[np.float32]
     files: OpenFiles
 
@@ -116,6 +119,8 @@ class ChunkReader:
 
     def classes_in(self, i: int, window: Window) -> npt.NDArray[np.uint8]:
         """Class numbers of a window of the mask of image i; all `IGNORE` where there is no mask."""
+        if self.classes is None:
+            return np.zeros((window.height, window.width), np.uint8)
         path = self.index.mask(i)
         if path is None:
             return np.full((window.height, window.width), IGNORE, np.uint8)

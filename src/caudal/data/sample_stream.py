@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,11 @@ from caudal.core.messages import _
 from caudal.data.assembly import Assembly
 from caudal.data.batches import Batch
 from caudal.data.cells import Cells
+from caudal.data.index import Names
 from caudal.data.jobs import Job, Jobs
 from caudal.data.quarantine import Quarantine
 from caudal.data.sample_files.base import Array, Ints
-from caudal.data.sample_set import SampleSet
+from caudal.data.sample_set import Columns, SampleSet
 from caudal.data.steps import Cut, Rank, Step, Steps
 from caudal.data.stream_size import StreamSize
 from caudal.data.tuner import Tuner
@@ -74,6 +76,7 @@ class SampleStream:
         debug: bool = False,
         shared: bool = False,
     ) -> None:
+        samples = replace(samples, columns=_plain(samples.columns))
         self._set, self._size, self._cut, self._rank = samples, size, cut, rank
         self._seed, self._shuffle, self._epochs = seed, shuffle, epochs
         self._debug = debug
@@ -271,6 +274,12 @@ class SampleStream:
             self._next_visit += 1
             cell = self._cells.free.pop()
             self._cell_of[visit] = cell
+            if len(self._kept) < self._size.kept_cells:
+                # Never given up again: the same hits in every epoch. Noted now, or the block would be read
+                # twice where an epoch ends with it and the next begins with it; whoever wants it there waits
+                # for this visit, too.
+                self._kept[block] = cell
+                self._kept_cells.add(cell)
             return lambda: self._load(visit, block, cell)
 
     def _load(self, visit: int, block: int, cell: int) -> None:
@@ -281,9 +290,6 @@ class SampleStream:
             self.meter.read_seconds += time.perf_counter() - began
             self.meter.blocks_read += 1
             self._has_loaded(visit)
-            if len(self._kept) < self._size.kept_cells and block not in self._kept:
-                self._kept[block] = cell  # never given up again: the same hits in every epoch
-                self._kept_cells.add(cell)
             self._changed.notify_all()
 
     def _gather(self, job: Job) -> None:
@@ -392,3 +398,19 @@ class SampleStream:
             thread.join()
         self._assembly.close()
         self._arena.close()
+
+
+def _plain(columns: Columns) -> Columns:
+    """The same columns; those that are mapped from a file as arrays of that memory.
+
+    A mapped array takes many times as long to look into, because each view of it keeps count of the file.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value.view(np.ndarray)
+        if isinstance(value, Mapping):
+            return {name: plain(one) for name, one in value.items()}
+        return Names(plain(value.blob), plain(value.ends)) if isinstance(value, Names) else value
+
+    return Columns(**{one.name: plain(getattr(columns, one.name)) for one in fields(columns)})

@@ -47,6 +47,11 @@ class Batch:
     sample_B: npt.NDArray[np.int64]
     stall_seconds: float
 
+    @property
+    def size(self) -> int:
+        """Patches."""
+        return len(self.sample_B)
+
 
 @dataclass(frozen=True)
 class StreamSize:

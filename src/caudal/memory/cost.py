@@ -43,7 +43,8 @@ class ProbeResult(Frozen):
 
     `imported` is the interpreter with its libraries; `static` the exact bytes of weights, gradients,
     optimizer state and averaged weights; `forwards` is empty where inference was not measured. `decoding` is
-    what all decoding threads hold, `scoring` what inference of an image of the set holds in all.
+    what all decoding threads hold, `scoring` what inference of an image of the set holds in all. `headline` is
+    the figure by which models of its task are compared.
     """
 
     device: str
@@ -53,8 +54,8 @@ class ProbeResult(Frozen):
     forwards: tuple[Forward, ...] = ()
     decoding: Bytes = Bytes(0)
     scoring: Bytes = Bytes(0)
-    receptive_field_px: int = 0
     precision: str = "fp32"
+    headline: str = ""
     device_free: Bytes = Bytes(0)
 
     @property

@@ -29,7 +29,7 @@ CARD = "model.json"
 class ModelCard(Frozen):
     """All that must be known to use the weights.
 
-    `normalization`, `classes` and `memory` are the records of the rooms that own them, as plain values.
+    `normalization`, `classes`, `inputs`, `threshold` and `memory` are the records of the rooms that own them, as plain values.
     `memory` holds what inference was measured to take. `metrics` are those of the held-out part.
     """
 
@@ -43,6 +43,8 @@ class ModelCard(Frozen):
     normalization: dict[str, Any] | None = None
     classes: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    threshold: dict[str, Any] | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from caudal.core.labels import IGNORE
 from caudal.core.seeds import integer
-from caudal.data.augment import augment
 from caudal.data.classes import Classes
-from caudal.data.normalize import Normalization, normalize
-from caudal.data.stream import Batch
 from caudal.memory import allocator
 from caudal.memory.levers.thrift import Thrift
 from caudal.models import weights
 from caudal.runs.spec import RunSpec, micro_batches
 from caudal.tasks import TASKS
-from caudal.tasks.base import Task
+from caudal.tasks.base import MapTask, Task
 from caudal.training.adamw import AdamW
 from caudal.training.average import Average
 from caudal.training.precision import Precision
-from caudal.training.step import Prepare, Stepper
+from caudal.training.step import Parts, Prepare, Stepper, equal_parts
 
 
 def class_names(classes: Classes) -> tuple[str, ...]:
@@ -30,16 +27,21 @@ def class_names(classes: Classes) -> tuple[str, ...]:
     return tuple(str(value) for value in classes.values)
 
 
-def make_task(spec: RunSpec, names: tuple[str, ...]) -> Task:
-    """The task of a spec for classes of these names."""
-    task: Task = TASKS.get(spec.task)(names)
+def make_map_task(spec: RunSpec, names: tuple[str, ...]) -> MapTask:
+    """The task of a spec over maps, for classes of these names."""
+    task: MapTask = TASKS.get(spec.task)(names)
     return task
 
 
-def make_model(spec: RunSpec, bands: int, outputs: int, device: str) -> nn.Module:
-    """An untrained model on the device; its weights are a pure function of the seed."""
+def make_model(
+    spec: RunSpec, inputs: int, outputs: int, device: str, config: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """An untrained model on the device; its weights are a pure function of the seed.
+
+    `config` are keys that the data decide; those of the spec go before.
+    """
     torch.manual_seed(integer(spec.seed, "weights"))
-    model = weights.build(spec.model.name, bands, outputs, spec.model.config)
+    model = weights.build(spec.model.name, inputs, outputs, {**(config or {}), **spec.model.config})
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -51,25 +53,12 @@ def make_thrifty(model: nn.Module, thrift: int) -> None:
         model.recompute = model.recompute_levels
 
 
-def make_prepare(spec: RunSpec, normalization: Normalization, device: str) -> Prepare:
-    """From a batch in files' units to the model's input: copy, normalize, augment."""
-    tables = normalization.tables(device)
-
-    def prepare(batch: Batch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        x_BHWC = torch.from_numpy(batch.x_BHWC[part]).to(device, non_blocking=True)
-        y_BHW = torch.from_numpy(batch.y_BHW[part]).to(device, non_blocking=True)
-        layout_B = torch.from_numpy(batch.layout_B[part]).to(device)
-        x_BCHW = normalize(x_BHWC, layout_B, tables)
-        return augment(x_BCHW, y_BHW, spec.augmentation, spec.seed, batch.sample_B[part], IGNORE)
-
-    return prepare
-
-
 def make_stepper(
     spec: RunSpec,
     task: Task,
     model: nn.Module,
-    normalization: Normalization,
+    prepare: Prepare,
+    parts: Parts | None,
     precision: Precision,
     micro_batch: int,
 ) -> tuple[Stepper, Average]:
@@ -81,7 +70,8 @@ def make_stepper(
         optimizer=AdamW(model.parameters(), spec.training.learning_rate, spec.training.weight_decay),
         scaler=precision.scaler(),
         precision=precision,
-        prepare=make_prepare(spec, normalization, precision.device),
+        prepare=prepare,
+        parts=parts or equal_parts,
         micro_batch=micro_batch,
         clip=spec.training.clip,
         smaller=[size for size in lever.positions() if lever.is_exact(size)],
@@ -91,6 +81,6 @@ def make_stepper(
 
 def probabilities_of(card: weights.ModelCard) -> Callable[[torch.Tensor], torch.Tensor]:
     """What turns a stored model's scores into probabilities."""
-    names = tuple(map(str, range(card.outputs)))
-    task: Task = TASKS.get(card.task)(names)
+    made = TASKS.get(card.task)
+    task: Task = made() if card.task == "anomaly" else made(tuple(map(str, range(card.outputs))))
     return task.probabilities

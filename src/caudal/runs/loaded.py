@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from caudal.core.errors import DataError
+from caudal.core.errors import DataError, UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.classes import Classes
@@ -24,6 +26,7 @@ from caudal.memory.cost import Forward as Measured
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.memory.plan import Holder
 from caudal.models import weights
+from caudal.models.anomaly_map import AnomalyMap, MapScores
 from caudal.models.fold import folded
 from caudal.runs import assemble
 from caudal.runs.machine import processors, settle
@@ -107,6 +110,33 @@ def _scratch(tiling: Tiling, header: Header) -> Bytes:
     return Bytes(2 * min(block_px, header.height * header.width) * header.pixel_bytes)
 
 
+def is_of_samples(path: Path) -> bool:
+    """Whether a run's or a model's folder holds a model of samples, not of scenes."""
+    folder = path / "model" if (path / "model").is_dir() else path
+    try:
+        card = json.loads((folder / weights.CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # a bare file, or one that loading says more of
+    return isinstance(card, dict) and card.get("inputs") is not None
+
+
+def one_folder(data: str | Path | Sequence[str | Path]) -> str:
+    """The one folder or file of samples that was named.
+
+    Raises:
+        UsageError: there are several.
+    """
+    given = [data] if isinstance(data, str | Path) else list(data)
+    if len(given) != 1:
+        raise UsageError(
+            _("Samples are taken from one folder, file or pack, and {count} were given.").format(
+                count=len(given)
+            ),
+            _("Name one; it may hold many files."),
+        )
+    return str(given[0])
+
+
 def load_model(path: Path, device: str) -> Loaded:
     """Load a run's or a model's folder, or a bare `.pt`.
 
@@ -127,7 +157,8 @@ def load_model(path: Path, device: str) -> Loaded:
     else:
         normalization = Normalization.model_validate(card.normalization)
     classes = Classes.model_validate(card.classes) if card.classes else None
-    loaded = Loaded(folded(model), card, normalization, classes, where, charged_bytes(), (), tuple(warnings))
+    ready = MapScores(model) if isinstance(model, AnomalyMap) else folded(model)
+    loaded = Loaded(ready, card, normalization, classes, where, charged_bytes(), (), tuple(warnings))
     stored = card.memory or {}
     if stored.get("device") == where and stored.get("forwards"):
         loaded.forwards = tuple(Measured.model_validate(row) for row in stored["forwards"])

@@ -6,39 +6,23 @@ from caudal.core.config import Frozen
 from caudal.core.units import Bytes
 from caudal.memory.cost import ProbeResult
 from caudal.memory.plan import MemoryPlan
+from caudal.runs.facts import Facts
 from caudal.runs.spec import RunSpec
 
 LARGEST_VIEW_PX = 1024
 """The side of the largest window that is scored at once while training goes on."""
 
 
-class DataFacts(Frozen):
-    """What the headers say of the data."""
-
-    images: int
-    held_out: int
-    bands: int
-    dtype: str
-    band_names: tuple[str, ...]
-    smallest_px: tuple[int, int]
-    largest_px: tuple[int, int]
-    decoded: Bytes
-    on_disk: Bytes
-    samples_per_epoch: int
-    block_px: tuple[int, int]
-
-
 class TrainPlan(Frozen):
     """A spec with every open choice made, and the bytes that it will take.
 
-    `margin` is the share of the prediction that was added for what past runs of its `kind` took beyond
-    theirs.
+    `train` and `held_out` are numbers of images, for data that have few. `margin` is the share of the
+    prediction that was added for what past runs of its `kind` took beyond theirs.
     """
 
     spec: RunSpec
     device: str
     precision: str
-    patch_px: int
     micro_batch: int
     open_chunks: int
     thrift: int = 0
@@ -46,31 +30,30 @@ class TrainPlan(Frozen):
     compute_threads: int
     memory: MemoryPlan
     probe: ProbeResult
-    facts: DataFacts
+    facts: Facts
     seconds: float
     samples_per_second: float
-    train: tuple[int, ...]
-    held_out: tuple[int, ...]
+    train: tuple[int, ...] = ()
+    held_out: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     margin: float = 0.0
 
     @property
     def kind(self) -> str:
         """What runs have to have in common to learn from each other's errors."""
-        return kind_of(self.spec, self.facts.bands, self.patch_px, self.device, self.precision)
+        return kind_of(self.spec, self.facts.shape, self.device, self.precision)
 
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"{self.spec.task} · {self.facts.images} images · {self.patch_px} px · {self.device}",
+                f"{self.spec.task} · {self.facts.line()} · {self.device}",
                 *(f"  {h.name:32s} {h.bytes!s:>10s} {h.pool}" for h in self.memory.holders),
                 f"  predicted {self.memory.predicted('ram')} of {self.memory.ram} ram",
             ]
         )
 
 
-def kind_of(spec: RunSpec, bands: int, patch_px: int, device: str, precision: str) -> str:
+def kind_of(spec: RunSpec, shape: str, device: str, precision: str) -> str:
     """See `TrainPlan.kind`: the same model on samples of the same shape."""
     config = " ".join(f"{key}={value}" for key, value in sorted(spec.model.config.items()))
-    shape = f"{bands} bands {patch_px} px batch {spec.training.batch}"
-    return f"{spec.task} {spec.model.name} {config} {shape} {device} {precision}"
+    return f"{spec.task} {spec.model.name} {config} {shape} batch {spec.training.batch} {device} {precision}"

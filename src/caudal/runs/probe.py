@@ -13,50 +13,45 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from caudal.core.config import Frozen
 from caudal.core.errors import CaudalError, DeviceMissing, DoesNotFit, UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
-from caudal.data.readers import READERS
-from caudal.data.stream import Batch
 from caudal.memory import allocator, vram
-from caudal.memory.cost import Forward, ProbeResult, Step, line
+from caudal.memory.cost import ProbeResult, Step, line
 from caudal.memory.levers.thrift import Thrift
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.machine import settle
-from caudal.runs.pieces import Pieces
-from caudal.runs.refusal import LEAST_RAM, OUTPUTS, refuse_at_once, static_bytes
+from caudal.runs.refusal import LEAST_RAM, refuse_at_once, static_bytes
 from caudal.runs.spec import RunSpec
+from caudal.runs.work import WORKS
+from caudal.runs.work.base import Work
 
-FORWARD_SIDES_PX = (256, 576)
+if TYPE_CHECKING:
+    from caudal.training.step import StepBatch
+
 _COMFORT = 0.7  # of the room for a step: past it, thrift is measured, too
-_STEPS = 2  # the first of a size makes the kernels for it; the second is measured
 
 _ERRORS: dict[str, type[CaudalError]] = {e.code: e for e in (DeviceMissing, DoesNotFit, UsageError)}
 
 
 class ProbeRequest(Frozen):
-    """What to measure: a spec, the data's bands and dtype, the patch.
+    """What to measure: a spec, and what `Work.tell` says of its data.
 
     Micro-batches in growing order: the `exact` ones, and before them the smaller `inexact` ones where it
     looks as if no exact one would fit.
     """
 
     spec: RunSpec
-    bands: int
-    dtype: str
-    patch_px: int
+    told: dict[str, Any]
     exact: tuple[int, ...]
     inexact: tuple[int, ...]
     ram: Bytes
     threads: int
-    decoding_threads: int
-    pieces: Pieces
 
 
 def ask(request: ProbeRequest) -> ProbeResult:
@@ -121,42 +116,46 @@ def measure(request: ProbeRequest) -> ProbeResult:
     """Measure in this process. Imports what a run imports, so that its base is the run's base."""
     import torch
 
-    refuse_at_once(request.spec, request.bands, request.patch_px, request.ram)
+    family: type[Work] = WORKS.get(request.spec.task)
+    rehearsal = family.rehearse(request.spec, request.told)
+    refuse_at_once(request.spec, rehearsal, request.ram)
     import rich.progress  # noqa: F401 - a run draws with it
 
-    from caudal.data.normalize import Normalization
-    from caudal.runs import assemble, loaded, scoring, tensorboard  # noqa: F401 - a run has them all
-    from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
-    from caudal.runs.tiling import validation_tiling
+    from caudal.models.anomaly_map import Fitted
+    from caudal.runs import assemble, tensorboard  # noqa: F401 - a run has them all
     from caudal.training import loop  # noqa: F401
     from caudal.training import precision as precisions
+    from caudal.training.average import Average
+    from caudal.training.fit import Taker
+    from caudal.training.step import equal_parts
 
-    for name in READERS.names():
-        READERS.get(name)
+    rehearsal.load()
     device = vram.choose(request.spec.device)
     free = vram.devices()[0].free if device == "cuda" else Bytes(0)
     torch.set_num_threads(request.threads)
     meter = PeakMeter()
     imported = charged_bytes()
     precision = precisions.choose(device, request.spec.training.precision)
-    names = tuple(map(str, range(OUTPUTS)))
-    task = assemble.make_task(request.spec, names)
-    model = assemble.make_model(request.spec, request.bands, OUTPUTS, device)
-    normalization = Normalization.plain(request.bands)
-    stepper, average = assemble.make_stepper(request.spec, task, model, normalization, precision, 1)
+    task = rehearsal.make_task()
+    model = assemble.make_model(request.spec, rehearsal.inputs, rehearsal.outputs, device, rehearsal.config)
+    prepare, parts = rehearsal.prepare(device), rehearsal.parts
+    stepper: Any
+    if isinstance(model, Fitted):
+        stepper, average = Taker(model, prepare, parts or equal_parts, 1), Average(model, 0)
+    else:
+        stepper, average = assemble.make_stepper(request.spec, task, model, prepare, parts, precision, 1)
     static = static_bytes(model, average.model)
-    decoding = decoding_bytes(request.pieces, request.dtype, request.decoding_threads, meter)
+    decoding = rehearsal.decoding(meter)
     allocator.trim()
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
-    forwards = _measure_forwards(request, model, task, normalization, precision, meter)
-    infer = _forward(model, task, normalization, precision)
+    forwards = tuple(rehearsal.forwards(model, task, precision, meter))
     allocator.trim()
-    scored = scoring_bytes(request.pieces, infer, validation_tiling(model), OUTPUTS, meter)
+    scored = rehearsal.scoring(model, task, precision, meter)
     allocator.trim()
     steps: list[Step] = []
     room = request.ram - imported - sum(static.values())
     sizes = request.exact
-    if _guess(request, forwards, min(request.exact)) > room:
+    if rehearsal.guess(forwards, min(request.exact)) > room:
         sizes = (*request.inexact, *request.exact)
     furthest = Thrift.COMPUTE_AGAIN if hasattr(model, "recompute_levels") else Thrift.GIVE_BACK
     for position in Thrift(furthest).positions():
@@ -168,8 +167,9 @@ def measure(request: ProbeRequest) -> ProbeResult:
             if len(measured) >= 2 and _would_not_fit(measured, size, room):
                 break
             stepper.micro_batch = size
-            batch = _batch(request, min(2 * size, max(request.exact)))
-            step = _measure_step(stepper, average, batch, size, meter, imported, static, device)
+            count = min(2 * size, max(request.exact))
+            batches = [rehearsal.batch(count, number) for number in range(rehearsal.steps)]
+            step = _measure_step(stepper, average, batches, size, meter, imported, static, device)
             measured.append(step.model_copy(update={"thrift": position}))
         steps += measured
     return ProbeResult(
@@ -180,34 +180,20 @@ def measure(request: ProbeRequest) -> ProbeResult:
         forwards=forwards,
         decoding=decoding,
         scoring=scored,
-        receptive_field_px=int(model.receptive_field_px),  # type: ignore[arg-type]
         precision=precision.name,
+        headline=task.headline,
         device_free=free,
     )
-
-
-def _guess(request: ProbeRequest, forwards: tuple[Forward, ...], size: int) -> float:
-    """Roughly what a step takes: training keeps about three times what inference holds at once."""
-    area_px = size * request.patch_px**2
-    return 3 * line([(f.side_px**2, max(f.ram, f.vram)) for f in forwards], area_px)
 
 
 def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
     return line([(step.micro_batch, step.ram) for step in steps], size) > room
 
 
-def _batch(request: ProbeRequest, size: int) -> Batch:
-    draw = np.random.default_rng(0)
-    side, dtype = request.patch_px, np.dtype(request.dtype)
-    x_BHWC = draw.integers(0, 120, (size, side, side, request.bands)).astype(dtype)
-    y_BHW = draw.integers(0, OUTPUTS, (size, side, side)).astype(np.uint8)
-    return Batch(x_BHWC, y_BHW, np.zeros(size, np.int64), np.arange(size), 0.0)
-
-
 def _measure_step(
     stepper: Any,
     average: Any,
-    batch: Batch,
+    batches: Sequence[StepBatch],
     size: int,
     meter: PeakMeter,
     imported: Bytes,
@@ -216,7 +202,7 @@ def _measure_step(
 ) -> Step:
     meter.reset()
     seconds = []
-    for number in range(_STEPS):
+    for number, batch in enumerate(batches):
         began = time.perf_counter()
         stepper.run(batch, 1e-4)
         average.update(stepper.model, number)
@@ -227,45 +213,9 @@ def _measure_step(
         micro_batch=size,
         ram=Bytes(max(0, meter.peak() - imported - (held if device == "cpu" else 0))),
         vram=Bytes(max(0, (on_device or held) - held)),
-        seconds_per_sample=min(seconds[1:]) / len(batch.sample_B),
+        # The first of a size makes the kernels for it.
+        seconds_per_sample=min(seconds[1:]) / batches[0].size,
     )
-
-
-def _forward(model: Any, task: Any, normalization: Any, precision: Any) -> Any:
-    from caudal.inference.forward import Forward as Infer
-    from caudal.models.fold import folded
-
-    return Infer(folded(model), task.probabilities, normalization, 0, precision.device, precision.autocast)
-
-
-def _measure_forwards(
-    request: ProbeRequest,
-    model: Any,
-    task: Any,
-    normalization: Any,
-    precision: Any,
-    meter: PeakMeter,
-) -> tuple[Forward, ...]:
-    device, ready = precision.device, charged_bytes()
-    infer = _forward(model, task, normalization, precision)
-    found = []
-    for side in FORWARD_SIDES_PX:
-        x_NHWC = np.zeros((1, side, side, request.bands), request.dtype)
-        meter.reset()
-        before = vram.peak() if device == "cuda" else None
-        began = time.perf_counter()
-        infer(x_NHWC, None)
-        seconds = time.perf_counter() - began
-        on_device = (vram.peak() or 0) - (before or 0) if device == "cuda" else 0
-        found.append(
-            Forward(
-                side_px=side,
-                ram=Bytes(max(0, meter.peak() - ready)),
-                vram=Bytes(max(0, on_device)),
-                seconds=seconds,
-            )
-        )
-    return tuple(found)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ from caudal.memory import planner, vram
 from caudal.memory.cost import static_holders
 from caudal.memory.plan import Holder
 from caudal.runs.spec import RunSpec
+from caudal.runs.work.base import Rehearsal
 
-OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
 # The interpreter with torch alone takes more than this everywhere; below it no child is needed to say no.
 LEAST_RAM = Bytes(160 * 2**20)
 _TRACED_BELOW = 4  # times what is held whatever the step: above, a probe is no risk
 
 
-def refuse_at_once(spec: RunSpec, bands: int, side: int, ram: Bytes) -> None:
+def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
     """Say no before anything is loaded, to what cannot fit whatever is done: by a trace of one sample's step.
 
     Raises:
@@ -33,21 +33,21 @@ def refuse_at_once(spec: RunSpec, bands: int, side: int, ram: Bytes) -> None:
 
     from caudal.memory.trace import peak_bytes
     from caudal.models import weights
-    from caudal.runs.assemble import make_task
 
     if vram.choose(spec.device) != "cpu":
         return  # the device has room of its own, and says so when it is asked
-    task = make_task(spec, tuple(map(str, range(OUTPUTS))))
+    task = rehearsal.make_task()
     with torch.device("meta"):
-        model = weights.build(spec.model.name, bands, OUTPUTS, spec.model.config)
-        x_BCHW = torch.empty(1, bands, side, side)
-        y_BHW = torch.empty(1, side, side, dtype=torch.uint8)
+        config = {**rehearsal.config, **spec.model.config}
+        model = weights.build(spec.model.name, rehearsal.inputs, rehearsal.outputs, config)
     static = static_bytes(model, None if spec.training.average else model)
     least = LEAST_RAM + sum(static.values())
-    if least <= ram < _TRACED_BELOW * least:
-        held = [*model.parameters(), *model.buffers(), x_BCHW, y_BHW]
+    sample = rehearsal.on_meta()
+    if sample is not None and least <= ram < _TRACED_BELOW * least:
+        x, y = sample
+        held = [*model.parameters(), *model.buffers(), x, y]
         # Apart, because torch loads 70 MB to work out shapes, which a run never has.
-        traced = _in_fork(lambda: peak_bytes(lambda: _whole_step(task, model, x_BCHW, y_BHW), held))
+        traced = _in_fork(lambda: peak_bytes(lambda: _whole_step(task, model, x, y), held))
         # Gradients are counted already, and half of the numbers may be half as wide.
         least += max(0, traced - static["gradients"]) // 2
     if least > ram:
@@ -77,8 +77,8 @@ def _in_fork(count: Callable[[], int]) -> int:
     return int(answer or 0)
 
 
-def _whole_step(task: Any, model: Any, x_BCHW: Any, y_BHW: Any) -> None:
-    task.loss(model(x_BCHW), y_BHW).sum().backward()
+def _whole_step(task: Any, model: Any, x: Any, y: Any) -> None:
+    task.loss(model(x), y).sum().backward()
 
 
 def static_bytes(model: Any, average: Any) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caudal.core.config import Frozen
 from caudal.core.units import Bytes
@@ -22,10 +22,18 @@ class DataSettings(Frozen):
     hold), `ignored` values that are left out. `patch_px` is chosen from the images' size when it is 0.
     At `density` 1 an epoch draws as many pixels as the images have. `open_chunks` pieces of images are
     shuffled into each other, at the most.
+
+    For tasks over samples as they lie in files, `images` is one folder, file or pack of them; `labels` a CSV
+    that says more of each file; `target` the field or column that is learned; `samples` whether a file of
+    arrays is one sample (`file`) or many (`rows`). Pictures are brought to `image_px` a side.
     """
 
     images: tuple[str, ...] = Field(min_length=1)
     masks: tuple[str, ...] = ()
+    labels: str | None = None
+    target: str | None = None
+    samples: Literal["auto", "file", "rows"] = "auto"
+    image_px: int = Field(128, ge=8, le=2048)
     classes: tuple[int, ...] = ()
     ignored: tuple[int, ...] = ()
     patch_px: int = Field(0, ge=0, le=2048)
@@ -35,11 +43,16 @@ class DataSettings(Frozen):
 
 
 class SplitSettings(Frozen):
-    """Part `fold` of `folds` is held out; images whose names match `group` alike stay together."""
+    """Part `fold` of `folds` is held out; images whose names match `group` alike stay together.
+
+    For tasks over samples `group` is a field, or a column of the labels. Where the data have a field or
+    column `split`, or parts of that name, and `given` is left on, they are held to it.
+    """
 
     folds: int = Field(5, ge=2)
     fold: int = Field(0, ge=0)
     group: str | None = None
+    given: bool = True
 
 
 class ModelSettings(Frozen):
@@ -49,8 +62,54 @@ class ModelSettings(Frozen):
     config: dict[str, Any] = Field(default_factory=dict)
 
 
+DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "anomaly": {
+        "model": {"name": "patch_memory"},
+        "training": {"steps": 2000, "batch": 16, "learning_rate": 1e-3, "patience": 0, "precision": "fp32"},
+        "augmentation": {
+            "flips": True,
+            "zoom": 0.0,
+            "turn_degrees": 0.0,
+            "gain": 0.0,
+            "shift": 0.0,
+            "mix": 0.0,
+            "bend": 0.0,
+            "invert": 0.0,
+        },
+    },
+    "classification": {
+        "model": {"name": "residual"},
+        "training": {"steps": 1500, "batch": 16, "learning_rate": 1e-3, "balance": True, "patience": 0},
+    },
+    "sequence": {
+        "model": {"name": "recurrent"},
+        "training": {
+            "steps": 1000,
+            "batch": 32,
+            "learning_rate": 2e-3,
+            "weight_decay": 0.01,
+            "precision": "fp32",
+        },
+    },
+    "graph": {
+        "model": {"name": "graph_conv"},
+        "training": {
+            "steps": 2000,
+            "batch": 64,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.01,
+            "precision": "fp32",
+        },
+    },
+}
+"""What a task sets where a spec says nothing, by section."""
+
+
 class RunSpec(Frozen):
-    """A whole run. `ram` and `vram` default to 80 % of what the container has and 90 % of what is free."""
+    """A whole run. What it leaves out is set by its task (`DEFAULTS`), else as written here.
+
+    `ram` and `vram` default to 80 % of what the container has and 90 % of what is free.
+    """
 
     task: str
     data: DataSettings
@@ -62,6 +121,20 @@ class RunSpec(Frozen):
     seed: int = Field(0, ge=0)
     ram: Bytes | None = None
     vram: Bytes | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_task(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for section, keys in DEFAULTS.get(str(values.get("task")), {}).items():
+            given = filled.get(section, {})
+            if section == "model" and isinstance(given, dict) and "name" in given:
+                continue  # the rest of a default goes with its own model
+            if isinstance(given, dict):
+                filled[section] = {**keys, **given}
+        return filled
 
     def same_run(self, other: RunSpec) -> bool:
         """Whether a run of one may go on as the other: all but the budgets is the same."""

@@ -34,7 +34,13 @@ class Survey:
 
 
 def survey(
-    plan: TrainPlan, folder: RunFolder, again: bool, index: Index, parts: Split, events: Events
+    plan: TrainPlan,
+    folder: RunFolder,
+    again: bool,
+    patch_px: int,
+    index: Index,
+    parts: Split,
+    events: Events,
 ) -> Survey:
     """Look at the pixels, or read what was found when this run began.
 
@@ -47,10 +53,7 @@ def survey(
     if again and folder.scan.is_file():
         stored = folder.read_json(folder.scan)
         if stored["fingerprint"] != fingerprint:
-            raise UsageError(
-                _("The data have changed since the run in {path} began.").format(path=folder.path),
-                _("Bring them back, or start a new run in another folder."),
-            )
+            raise _changed(folder)
         return Survey(
             Normalization.model_validate(stored["normalization"]),
             Classes.model_validate(stored["classes"]),
@@ -58,7 +61,7 @@ def survey(
         )
     threads = plan.spec.data.threads
     seen = scan(
-        index, parts, plan.patch_px, plan.spec.seed, threads, lambda done, total: events(Scanned(done, total))
+        index, parts, patch_px, plan.spec.seed, threads, lambda done, total: events(Scanned(done, total))
     )
     found = _judge(plan, seen)
     folder.write_json(
@@ -71,6 +74,44 @@ def survey(
         },
     )
     return found
+
+
+def look_at_pixels(
+    plan: TrainPlan,
+    folder: RunFolder,
+    again: bool,
+    patch_px: int,
+    index: Index,
+    parts: Split,
+    events: Events,
+) -> Normalization:
+    """Normalization alone, for images without masks; see `survey`."""
+    fingerprint = _fingerprint(index)
+    if again and folder.scan.is_file():
+        stored = folder.read_json(folder.scan)
+        if stored["fingerprint"] != fingerprint:
+            raise _changed(folder)
+        return Normalization.model_validate(stored["normalization"])
+    seen = scan(
+        index,
+        parts,
+        patch_px,
+        plan.spec.seed,
+        plan.spec.data.threads,
+        lambda done, total: events(Scanned(done, total)),
+    )
+    found = seen.normalization
+    folder.write_json(
+        folder.scan, {"fingerprint": fingerprint, "normalization": found.model_dump(mode="json")}
+    )
+    return found
+
+
+def _changed(folder: RunFolder) -> UsageError:
+    return UsageError(
+        _("The data have changed since the run in {path} began.").format(path=folder.path),
+        _("Bring them back, or start a new run in another folder."),
+    )
 
 
 def _judge(plan: TrainPlan, seen: Scan) -> Survey:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:  # whoever only plans has no torch
+    import torch
 
 Metrics = dict[str, float | None]
 """Flat figures; `None` is a figure that the data do not define."""
@@ -29,25 +31,29 @@ class Scorer(Protocol):
 
 
 class Task(Protocol):
-    """What the engine asks of a task."""
+    """What the training loop asks of a task. B samples; all else is between the task and its model."""
 
     headline: str
     """The metric that is better when it is larger, by which models are compared."""
 
     def outputs(self) -> int:
-        """Channels of the model's output."""
+        """Channels, or numbers, of the model's output."""
         ...
 
-    def loss(self, scores_BKHW: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """One loss for each sample, shape (B,): their mean over a batch is what is minimized.
 
         A sum over samples splits into micro-batches without changing the gradient.
         """
         ...
 
-    def probabilities(self, scores_BKHW: torch.Tensor) -> torch.Tensor:
-        """Scores to probabilities, same shape."""
+    def probabilities(self, output: torch.Tensor) -> torch.Tensor:
+        """What the output means, float32, same shape."""
         ...
+
+
+class MapTask(Task, Protocol):
+    """A task whose output is a map: (B, K, H, W) scores for (B, H, W) class numbers."""
 
     def scorer(self) -> Scorer:
         """A new, empty scorer."""

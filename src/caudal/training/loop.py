@@ -12,14 +12,13 @@ from torch import nn
 
 from caudal.core.errors import OutOfMemory
 from caudal.core.events import Events, StepDone, Validated
-from caudal.data.stream import Batch
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint
 from caudal.training.average import Average
 from caudal.training.checkpoint import Progress
 from caudal.training.schedule import learning_rate
 from caudal.training.settings import TrainingSettings
-from caudal.training.step import Stepper
+from caudal.training.step import StepBatch, Stepper
 from caudal.training.stop import Stop
 
 
@@ -43,7 +42,7 @@ class Loop:
     samples_per_epoch: int
     stop: Stop
 
-    def run(self, batches: Iterable[Batch]) -> Progress:
+    def run(self, batches: Iterable[StepBatch]) -> Progress:
         """Train from `progress.step` to the end, over `batches` that begin at that step.
 
         Raises:
@@ -85,7 +84,7 @@ class Loop:
             )
         )
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: StepBatch) -> None:
         began = time.perf_counter()
         step = self.progress.step
         rate = learning_rate(step, self.settings.steps, self.settings.learning_rate, self.settings.warm_up)
@@ -98,7 +97,7 @@ class Loop:
                 epoch=(step + 1) * self.settings.batch // self.samples_per_epoch,
                 loss=loss,
                 learning_rate=rate,
-                samples=len(batch.sample_B),
+                samples=batch.size,
                 step_seconds=time.perf_counter() - began + batch.stall_seconds,
                 stall_seconds=batch.stall_seconds,
             )
@@ -107,9 +106,9 @@ class Loop:
     def _validate(self, step: int) -> None:
         metrics = self.validate(self.average.model)
         score = metrics.get(self.headline)
-        better = score is not None and (self.progress.best is None or score > self.progress.best)
-        # Until something can be scored there is no best model, but there must be a model.
-        if better or self.progress.best is None:
+        better = score is not None and (self.progress.best is None or score >= self.progress.best)
+        # Until something can be scored there is no best model, but there must be one.
+        if better or self.progress.best is None or self.settings.keep == "last":
             self.keep_best(self.average.model, metrics)
         if better:
             self.progress.best, self.progress.best_step, self.progress.waited = score, step, 0

@@ -15,7 +15,9 @@ class TrainingSettings(Frozen):
     `warm_up` is the share of the steps in which the rate rises, `clip` the largest norm of a gradient,
     `average` the number of steps over which weights are averaged for scoring and for the final model
     (0: not). Every `validate_every` steps (0: 20 times in all) the held-out part is scored; `patience`
-    scores in a row without a better one end the training (0: never). A checkpoint is written every
+    scores in a row without a better one end the training (0: never). `keep` says which model is kept: that of
+    the best score, or the last, which a small held-out part tells apart no better than chance. With `balance`
+    every class counts the same, however many samples it has. A checkpoint is written every
     `checkpoint_seconds`, or every `checkpoint_steps` where that is set.
     """
 
@@ -28,6 +30,8 @@ class TrainingSettings(Frozen):
     average: int = Field(100, ge=0)
     validate_every: int = Field(0, ge=0)
     patience: int = Field(8, ge=0)
+    keep: Literal["best", "last"] = "best"
+    balance: bool = False
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     checkpoint_seconds: float = Field(60.0, gt=0)
     checkpoint_steps: int = Field(0, ge=0)

@@ -5,9 +5,9 @@ A step that runs out of memory is taken again in smaller parts, with the same gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -15,16 +15,38 @@ from torch import nn
 
 from caudal.core.errors import OutOfMemory
 from caudal.core.messages import _
-from caudal.data.stream import Batch
 from caudal.tasks.base import Task
 from caudal.training.adamw import AdamW
 from caudal.training.precision import Precision
 from caudal.training.retry import Retry, ran_out
 
-Prepare = Callable[[Batch, slice], tuple[torch.Tensor, torch.Tensor]]
-"""Part of a batch as the model wants it, on the device: `x_BCHW` float32 and `y_BHW`."""
+
+class StepBatch(Protocol):
+    """What the loop knows of a batch: how many samples it has, and how long it was waited for."""
+
+    @property
+    def size(self) -> int:
+        """Samples."""
+        ...
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long it was waited for."""
+        ...
+
+
+Prepare = Callable[[Any, slice], tuple[Any, Any]]
+"""A part of a batch as the model and the loss want it, on the device."""
+Parts = Callable[[Any, int], Iterable[slice]]
+"""How a batch is cut, given the micro-batch: samples that go through the model together."""
 Shrunk = Callable[[int, int], None]
 """Hears that a step is taken again: the micro-batch that failed, and the one from now on."""
+
+
+def equal_parts(batch: StepBatch, micro_batch: int) -> Iterator[slice]:
+    """Parts of `micro_batch` samples, and what is left."""
+    for start in range(0, batch.size, micro_batch):
+        yield slice(start, min(start + micro_batch, batch.size))
 
 
 @dataclass
@@ -45,11 +67,12 @@ class Stepper:
     clip: float
     smaller: Sequence[int] = ()
     shrunk: Shrunk = lambda _before, _after: None
+    parts: Parts = equal_parts
 
     def __post_init__(self) -> None:
         self._retry = Retry(self.model)
 
-    def run(self, batch: Batch, rate: float) -> float:
+    def run(self, batch: StepBatch, rate: float) -> float:
         """Take one step at learning rate `rate`; returns the batch's mean loss before it.
 
         Raises:
@@ -72,7 +95,7 @@ class Stepper:
         """The largest micro-batch below the present one that may be fallen back on."""
         return max((size for size in self.smaller if size < self.micro_batch), default=None)
 
-    def _gradient(self, batch: Batch) -> float:
+    def _gradient(self, batch: StepBatch) -> float:
         """Leave the gradient in the weights; in as many parts as memory asks for."""
         self._retry.keep()
         while (total := self._attempt(batch)) is None:
@@ -92,7 +115,7 @@ class Stepper:
             self.shrunk(failed, after)
         return total
 
-    def _attempt(self, batch: Batch) -> float | None:
+    def _attempt(self, batch: StepBatch) -> float | None:
         """The mean loss, with the gradient in the weights; `None` if memory ran out on the way."""
         try:
             return self._parts(batch)
@@ -101,16 +124,15 @@ class Stepper:
                 raise
             return None
 
-    def _parts(self, batch: Batch) -> float:
-        size, total = len(batch.sample_B), 0.0
-        micro_batch = self.micro_batch  # another thread may change it: from the next step on
-        for start in range(0, size, micro_batch):
-            part = slice(start, min(start + micro_batch, size))
-            x_BCHW, y_BHW = self.prepare(batch, part)
+    def _parts(self, batch: StepBatch) -> float:
+        size, total = batch.size, 0.0
+        # Asked for once: another thread may change the micro-batch, from the next step on.
+        for part in self.parts(batch, self.micro_batch):
+            x, y = self.prepare(batch, part)
             with self.precision.autocast():
-                scores = self.model(x_BCHW)
+                scores = self.model(x)
             # A sum divided by the batch, not a mean of means: parts of any size weigh what they should.
-            loss = self.task.loss(scores, y_BHW).sum() / size
+            loss = self.task.loss(scores, y).sum() / size
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total

@@ -13,7 +13,6 @@ from caudal.runs.report import axes
 from caudal.runs.report.charts import Chart, Column, Line, Mark, Rule, draw, smoothed
 from caudal.runs.report.story import Story
 from caudal.runs.report.words import metric_name
-from caudal.tasks import TASKS
 
 _MOST_CLASS_CURVES = 4
 
@@ -122,7 +121,7 @@ def _rate(story: Story) -> Figure | None:
 
 
 def _held_out(story: Story) -> Figure | None:
-    headline = TASKS.get(story.spec.task).headline
+    headline = story.headline
     names = _drawn(story, headline)
     found = [(name, *_series(story, name)) for name in names]
     found = [row for row in found if len(row[1])]

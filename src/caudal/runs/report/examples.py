@@ -27,6 +27,7 @@ from caudal.data.readers.base import Pixels
 from caudal.inference.scores import score_windows
 from caudal.memory import cost
 from caudal.runs.assemble import class_names
+from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
 from caudal.runs.loaded import Loaded, load_model
 from caudal.runs.plan import TrainPlan
@@ -59,6 +60,8 @@ class Example:
 
 def draw_examples(folder: RunFolder, plan: TrainPlan) -> tuple[list[Example], str]:
     """Examples, also written to the folder `examples`; and, where there are none, why."""
+    if not isinstance(plan.facts, SceneFacts):
+        return [], _("Samples of this kind are not drawn.")
     if not folder.model.is_dir():
         return [], _("No model was stored yet.")
     try:
@@ -82,12 +85,13 @@ def _examples(folder: RunFolder, plan: TrainPlan) -> Iterator[Example]:
 
 def _index(plan: TrainPlan) -> Index:
     """The run's data; the plan says which of them were held out."""
-    data = plan.spec.data
+    assert isinstance(plan.facts, SceneFacts)
+    data, images = plan.spec.data, plan.facts.images
     index = build(find_pairs(data.images, data.masks))
-    if len(index) != plan.facts.images:
+    if len(index) != images:
         raise DataError(
             _("The data have changed: there were {then} images and there are {now}.").format(
-                then=plan.facts.images, now=len(index)
+                then=images, now=len(index)
             )
         )
     return index

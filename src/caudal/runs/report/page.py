@@ -21,7 +21,6 @@ from caudal.runs.report.examples import Example, draw_examples
 from caudal.runs.report.promise import POOLS, pool_page, promises
 from caudal.runs.report.story import Story
 from caudal.runs.report.words import is_count, metric_name, outcome_word
-from caudal.tasks import TASKS
 
 
 def render(story: Story) -> str:
@@ -65,7 +64,7 @@ def render(story: Story) -> str:
 
 def _headline(story: Story) -> dict[str, str] | None:
     """The one figure that says how good the model is, and on what it was measured."""
-    name = TASKS.get(story.spec.task).headline
+    name = story.headline
     if story.metrics_are_final:
         images = story.metrics.get("images")
         where = _("mean over {count} held-out images").format(count=axes.grouped(images)) if images else ""
@@ -105,33 +104,18 @@ def _about(story: Story) -> list[tuple[str, str]]:
     spec, plan = story.spec, story.plan
     rows = [(_("Data"), ", ".join(str(relocated(one)) for one in spec.data.images))]
     if plan is not None:
-        facts = plan.facts
-        small, large = ("×".join(map(str, size)) for size in (facts.smallest_px, facts.largest_px))
-        size = (
-            f"{small} px" if small == large else _("{small} to {large} px").format(small=small, large=large)
-        )
         rows += [
-            (
-                _("Images"),
-                _("{images}, of which {held_out} held out; {size}").format(
-                    images=axes.grouped(facts.images), held_out=axes.grouped(facts.held_out), size=size
-                ),
-            ),
-            (_("Bands"), f"{facts.bands} × {facts.dtype}" + _bands(facts.band_names)),
+            *plan.facts.rows(),
             (
                 _("Batch"),
-                _("{batch} patches of {patch} px, {micro} at once").format(
-                    batch=spec.training.batch, patch=plan.patch_px, micro=plan.micro_batch
+                _("{batch} {samples}, {micro} at once").format(
+                    batch=spec.training.batch, samples=plan.facts.samples, micro=plan.micro_batch
                 ),
             ),
             (_("Device"), f"{plan.device}, {plan.precision}"),
         ]
     rows.append((_("Model"), spec.model.name))
     return rows
-
-
-def _bands(names: tuple[str, ...]) -> str:
-    return f" ({', '.join(names)})" if any(names) else ""
 
 
 def _final(story: Story) -> dict[str, float | None]:

@@ -83,6 +83,14 @@ class Story:
         return self.stall_seconds / self.step_seconds if self.step_seconds else None
 
     @property
+    def headline(self) -> str:
+        """The figure by which models are compared; without a plan that says it, the one told first."""
+        if self.plan is not None and self.plan.probe.headline:
+            return self.plan.probe.headline
+        told = self.metrics or (self.scores[-1].metrics if self.scores else {})
+        return next(iter(told), "")
+
+    @property
     def best(self) -> Score | None:
         """The score whose model was kept."""
         return next((score for score in reversed(self.scores) if score.best), None)

@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from caudal.core.errors import BadModel
+from caudal.core.errors import BadModel, DataError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.bands import Layout
 from caudal.data.index import Index, build
+from caudal.data.mvtec import judged_images
 from caudal.data.pairs import find_pairs
 from caudal.data.paths import local_path
+from caudal.data.sample_values import field_of
 from caudal.memory.meters import Watch
-from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
 from caudal.runs.machine import ram_budget
 from caudal.runs.result import Result
 from caudal.runs.scoring import score_images
@@ -27,11 +29,14 @@ def evaluate(
     data: str | Path | Sequence[str | Path],
     *,
     masks: str | Path | Sequence[str | Path] = (),
+    labels: str | Path | None = None,
     ram: str | int | None = None,
     device: str | None = None,
     tick: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Result:
-    """Score the model of `run` (a run or a model folder) on the images of `data`, each as a whole.
+    """Score the model of `run` (a run or a model folder) on `data`.
+
+    Images with `masks`, each as a whole; or samples whose files say what they are, or the CSV `labels` does.
 
     Raises:
         BadModel: there is no model, or it says nothing of its classes.
@@ -40,8 +45,13 @@ def evaluate(
     """
     began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
+    path = local_path(str(run))
+    if is_of_samples(path):
+        return _evaluate_samples(path, run, data, labels, budget, device or "auto", began, tick)
     with Watch() as watch:
-        loaded = load_model(local_path(str(run)), device or "auto")
+        loaded = load_model(path, device or "auto")
+        if loaded.card.task == "anomaly":
+            return _evaluate_anomalies(loaded, run, data, budget, began, watch, tick)
         if loaded.classes is None:
             raise BadModel(
                 _("{path} does not say what its classes are, so it cannot be scored.").format(path=run),
@@ -79,6 +89,72 @@ def evaluate(
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
         warnings=(*index.warnings, *loaded.warnings, *scorer.warnings()),
+    )
+
+
+def _evaluate_samples(
+    path: Path,
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    labels: str | Path | None,
+    budget: Bytes,
+    device: str,
+    began: float,
+    tick: Callable[[int, int], None],
+) -> Result:
+    from caudal.runs.work.set_model import SetModel, scored_part
+
+    with Watch() as watch:
+        model = SetModel.load(path, device)
+        opened, spec = model.open(one_folder(data), str(labels) if labels else None, tick)
+        if field_of(opened.samples, model.sought.field) is None:
+            raise DataError(
+                _("{path} does not say what is to be learned: there is no field “{field}”.").format(
+                    path=opened.samples.root, field=model.sought.field
+                ),
+                _("Put files into a folder for each class, or give a CSV with --labels."),
+            )
+        members, warnings = scored_part(opened)
+        predicted = model.check(opened.samples, budget)
+        scorer = model.task.scorer()
+        for _numbers, (found, truth) in model.each(opened, spec, members):
+            scorer.add(found, truth)
+        metrics = scorer.result()
+    return Result(
+        verb="evaluate",
+        run=str(run),
+        metrics=metrics,
+        budget_bytes={"ram": int(budget), "vram": 0},
+        predicted_bytes={"ram": int(predicted), "vram": 0},
+        peak_bytes={"ram": int(watch.peak), "vram": 0},
+        seconds=time.monotonic() - began,
+        warnings=(*opened.notes, *warnings, *scorer.warnings()),
+    )
+
+
+def _evaluate_anomalies(
+    loaded: Loaded,
+    run: str | Path,
+    data: str | Path | Sequence[str | Path],
+    budget: Bytes,
+    began: float,
+    watch: Watch,
+    tick: Callable[[int, int], None],
+) -> Result:
+    from caudal.runs.anomalies import Thresholds, score_all
+
+    thresholds = Thresholds.of(loaded, run)
+    judged = judged_images(local_path(one_folder(data)))
+    scorer, predicted = score_all(loaded, judged, thresholds, budget, tick)
+    return Result(
+        verb="evaluate",
+        run=str(run),
+        metrics=scorer.result(),
+        budget_bytes={"ram": int(budget), "vram": 0},
+        predicted_bytes={"ram": int(predicted), "vram": 0},
+        peak_bytes={"ram": int(watch.peak), "vram": 0},
+        seconds=time.monotonic() - began,
+        warnings=(*loaded.warnings, *scorer.warnings()),
     )
 
 

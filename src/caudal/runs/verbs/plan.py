@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
-from caudal.core.errors import DoesNotFit, UsageError
+from caudal.core.errors import DoesNotFit
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
-from caudal.data.chunks import Cutter
-from caudal.data.index import Index, build
 from caudal.data.locations import located
-from caudal.data.pairs import find_pairs
 from caudal.data.paths import local_path
-from caudal.data.split import Split, split
-from caudal.data.stream import StreamSize
 from caudal.data.url import Url, address_of
 from caudal.memory import cost, margin, planner
 from caudal.memory.cost import ProbeResult
@@ -29,13 +22,12 @@ from caudal.memory.vram import DEFAULT_SHARE
 from caudal.runs import watched
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processors, ram_budget
-from caudal.runs.pieces import choose_pieces
-from caudal.runs.plan import DataFacts, TrainPlan, kind_of
+from caudal.runs.plan import TrainPlan, kind_of
 from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec, micro_batches
+from caudal.runs.work import WORKS
+from caudal.runs.work.base import Tick, Work
 from caudal.tasks import TASKS
-
-Tick = Callable[[int, int], None]
 
 _PROBES_DIFFER = 1.02  # two of the same model
 _OPEN_AND_CACHED = Bytes(8 * MIB)  # file headers, event queues, curves: measured, and small
@@ -45,6 +37,7 @@ def make_spec(
     task: str,
     data: str | Path | Sequence[str | Path],
     masks: str | Path | Sequence[str | Path] = (),
+    labels: str | Path | None = None,
     **settings: Any,
 ) -> RunSpec:
     """A spec from what is given on a command line; `settings` are further keys of `RunSpec`.
@@ -59,6 +52,7 @@ def make_spec(
         "data": {
             "images": [_whole(path) for path in images],
             "masks": [_whole(path) for path in folders],
+            "labels": None if labels is None else _whole(labels),
         },
         **{key: value for key, value in settings.items() if value is not None},
     }
@@ -76,6 +70,7 @@ def plan(
     data: str | Path | Sequence[str | Path] = (),
     *,
     masks: str | Path | Sequence[str | Path] = (),
+    labels: str | Path | None = None,
     ram: str | int | None = None,
     vram: str | int | None = None,
     device: str | None = None,
@@ -90,7 +85,7 @@ def plan(
         DeviceMissing: `device` is not here.
         UsageError: a wrong argument.
     """
-    spec = task if isinstance(task, RunSpec) else make_spec(task, data, masks)
+    spec = task if isinstance(task, RunSpec) else make_spec(task, data, masks, labels)
     return plan_spec(with_overrides(spec, ram=ram, vram=vram, device=device, seed=seed), tick)
 
 
@@ -157,36 +152,30 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     TASKS.check(spec.task)
     ram = ram_budget(spec.ram)
     ram = ram if most is None else min(ram, most)
-    index, parts = open_data(spec, tick)
-    patch_px = spec.data.patch_px or choose_patch(index)
+    work = open_work(spec, tick)
     batch, threads = spec.training.batch, processors()
     micro_batch = micro_batches(spec)
     parent = charged_bytes()
-    cutter = make_cutter(spec, index, parts, patch_px)
     probe = ask(
         ProbeRequest(
             spec=spec,
-            bands=index.bands,
-            dtype=str(index.dtype),
-            patch_px=patch_px,
+            told=work.tell(),
             exact=tuple(s for s in sorted(micro_batch.positions()) if micro_batch.is_exact(s)),
             inexact=tuple(s for s in sorted(micro_batch.positions()) if not micro_batch.is_exact(s)),
             ram=ram,
             threads=threads,
-            decoding_threads=spec.data.threads,
-            pieces=choose_pieces(index, parts, cutter),
         )
     )
-    shuffle = LEVERS.get("shuffle_bytes")(min(spec.data.open_chunks, max(2, len(cutter.most_patches))))
+    shuffle = LEVERS.get("shuffle_bytes")(work.most_blocks)
     vram = None
     if probe.device == "cuda":
         vram = spec.vram or Bytes(probe.device_free * DEFAULT_SHARE)
 
-    share, runs = margin.learned(kind_of(spec, index.bands, patch_px, probe.device, probe.precision))
+    share, runs = margin.learned(kind_of(spec, work.facts.shape, probe.device, probe.precision))
 
     def holders(point: Point) -> list[Holder]:
-        stream = StreamSize.of(cutter, batch, point.open_blocks)
-        found = training_holders(probe, point, stream, parent, len(index))
+        arena = work.arena_bytes(point.open_blocks)
+        found = training_holders(probe, point, arena, parent, work.index_bytes)
         if not share:
             return found
         more = Bytes(share * planner.total(found, "ram"))
@@ -200,26 +189,32 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
         ram, vram, holders, Lattice(micro_batch, shuffle, thrift), seconds_per_sample
     )
     seconds = spec.training.steps * batch * seconds_per_sample(point)
+    train, held_out = work.members
     return TrainPlan(
         spec=spec,
         device=probe.device,
         precision=probe.precision,
-        patch_px=patch_px,
         micro_batch=point.micro_batch,
         open_chunks=point.open_blocks,
         thrift=point.thrift,
-        arena=StreamSize.of(cutter, batch, point.open_blocks).arena_bytes,
+        arena=work.arena_bytes(point.open_blocks),
         compute_threads=threads,
         memory=memory,
         probe=probe,
-        facts=_facts(index, parts, cutter),
+        facts=work.facts,
         seconds=seconds,
         samples_per_second=1 / seconds_per_sample(point),
-        train=parts.train,
-        held_out=parts.held_out,
-        warnings=(*index.warnings, *parts.warnings, *_on_cpu(spec, probe)),
+        train=train,
+        held_out=held_out,
+        warnings=(*work.warnings, *_on_cpu(spec, probe)),
         margin=share,
     )
+
+
+def open_work(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Work:
+    """The data of a spec, by headers alone; see `Work.open`."""
+    family: type[Work] = WORKS.get(spec.task)
+    return family.open(spec, tick)
 
 
 def _on_cpu(spec: RunSpec, probe: ProbeResult) -> list[str]:
@@ -228,37 +223,12 @@ def _on_cpu(spec: RunSpec, probe: ProbeResult) -> list[str]:
     )
 
 
-def open_data(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> tuple[Index, Split]:
-    """Index and split of a spec's data, from headers alone."""
-    pairs = find_pairs(spec.data.images, spec.data.masks)
-    index = build(pairs, tick)
-    if spec.split.fold >= spec.split.folds:
-        raise UsageError(
-            _("split.fold is {fold} and there are {folds} folds.").format(
-                fold=spec.split.fold, folds=spec.split.folds
-            ),
-            _("Folds are counted from 0."),
-        )
-    return index, split(index, spec.seed, spec.split.folds, spec.split.fold, spec.split.group)
-
-
-def make_cutter(spec: RunSpec, index: Index, parts: Split, patch_px: int) -> Cutter:
-    """What cuts the training images into chunks and patches."""
-    return Cutter(index, parts.train, patch_px, spec.seed, spec.data.density)
-
-
-def choose_patch(index: Index) -> int:
-    """A patch that most images hold about twice a side, between 64 and 128 pixels, a multiple of 32."""
-    side = float(np.median(np.minimum(index.height, index.width)))
-    return int(min(128, max(64, side / 1.75 // 32 * 32)))
-
-
 def training_holders(
     probe: ProbeResult,
     point: Point,
-    stream: StreamSize,
+    arena_bytes: Bytes,
     parent: int,
-    images: int,
+    index_bytes: int,
 ) -> list[Holder]:
     """Who holds bytes in the phase of a training run that holds most; the sum is the predicted peak.
 
@@ -270,13 +240,13 @@ def training_holders(
     # The probe's own base begins where an interpreter with nothing but the data rooms stands.
     always = [
         Holder(name=_("interpreter and libraries"), bytes=Bytes(max(probe.imported, parent)), exact=False),
-        Holder(name=_("index, files, curves"), bytes=Bytes(_OPEN_AND_CACHED + 64 * images), exact=False),
+        Holder(name=_("index, files, curves"), bytes=Bytes(_OPEN_AND_CACHED + index_bytes), exact=False),
     ]
     if watched.watcher_bytes():
         always.append(Holder(name=_("watcher of the run"), bytes=watched.watcher_bytes()))
     static = cost.static_holders(probe.static, "vram" if on_device else "ram")
     stepping = Holder(name=_("activations and workspace"), bytes=ram, exact=False)
-    arena = Holder(name=_("samples (arena)"), bytes=stream.arena_bytes)
+    arena = Holder(name=_("samples (arena)"), bytes=arena_bytes)
     decoding = Holder(name=_("decoding"), bytes=probe.decoding, exact=False)
     beside = Holder(name=_("scoring"), bytes=Bytes(max(0, probe.scoring - ram)), exact=False)
     alone = Holder(name=_("scoring"), bytes=probe.scoring, exact=False)
@@ -290,21 +260,3 @@ def training_holders(
         on_card = Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False)
         most = [*(holder for holder in most if holder.pool == "ram"), *static, on_card]
     return most
-
-
-def _facts(index: Index, parts: Split, cutter: Cutter) -> DataFacts:
-    areas = index.height * index.width
-    small, large = int(np.argmin(areas)), int(np.argmax(areas))
-    return DataFacts(
-        images=len(index),
-        held_out=len(parts.held_out),
-        bands=index.bands,
-        dtype=", ".join(sorted({str(layout.dtype) for layout in index.layouts})),
-        band_names=index.band_names,
-        smallest_px=(int(index.height[small]), int(index.width[small])),
-        largest_px=(int(index.height[large]), int(index.width[large])),
-        decoded=Bytes(index.decoded_bytes),
-        on_disk=Bytes(int(index.bytes.sum())),
-        samples_per_epoch=cutter.samples,
-        block_px=(int(index.block[large][0]), int(index.block[large][1])),
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from caudal.core.errors import UsageError
 from caudal.core.events import Sink
@@ -20,7 +19,7 @@ from caudal.inference.encode import Output
 from caudal.inference.mosaic import Georeference
 from caudal.inference.predict import PredictionSummary, predict_raster
 from caudal.memory.meters import Watch
-from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.result import Result
 
@@ -40,8 +39,11 @@ def predict(
     """Write a class map (or, with `scores`, a probability for each class) of each input as a COG.
 
     One input is written to the file `out`; several, or a folder, into the folder `out` under their own
-    names. `average_d4` averages over the eight symmetries of the square, at eight times the cost. `exact`
-    tiles give what the whole raster at once would give, and cost more than blended ones.
+    names. Of an anomaly model it is a heat map of its scores, float32, and a table of the images beside it
+    (`anomalies.csv`, or the output's name with that ending). `average_d4` averages over the eight symmetries
+    of the square, at eight times the cost. `exact` tiles give what the whole raster at once would give, and
+    cost more than blended ones. A model of samples writes a table instead, a row for each: CSV, or Parquet
+    where `out` ends in `.parquet`.
 
     Raises:
         BadModel: there is no model that may be opened.
@@ -53,6 +55,9 @@ def predict(
     """
     began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
+    folder = local_path(str(run))
+    if is_of_samples(folder):
+        return _predict_samples(folder, run, inputs, out, budget, device or "auto", began)
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     roots = [located(str(path)) for path in given]
     paths = [path for root in roots for path in images_in(root)]
@@ -65,7 +70,7 @@ def predict(
             _("Choose another output with -o."),
         )
     with Watch() as watch:
-        loaded = load_model(local_path(str(run)), device or "auto")
+        loaded = load_model(folder, device or "auto")
         warnings, predicted, pixels, seconds = list(loaded.warnings), 0, 0, 0.0
         coverage: list[float] = []
         for path, output in zip(paths, outputs, strict=True):
@@ -77,6 +82,7 @@ def predict(
             seconds += summary.seconds
             wanted_px = summary.valid_px + sum(tile.window.area_px for tile in summary.failed)
             coverage.append(summary.predicted_px / wanted_px if wanted_px else 1.0)
+        alarms = _table(loaded, run, paths, outputs, target)
     return Result(
         verb="predict",
         run=str(run),
@@ -85,12 +91,50 @@ def predict(
             "coverage": min(coverage),
             "megapixels": pixels / 1e6,
             "megapixels_per_second": pixels / 1e6 / max(seconds, 1e-9),
+            **alarms,
         },
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(predicted), "vram": 0},
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
         warnings=tuple(warnings),
+    )
+
+
+def _predict_samples(
+    folder: Path,
+    run: str | Path,
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    budget: Bytes,
+    device: str,
+    began: float,
+) -> Result:
+    from caudal.runs.work.set_model import SetModel, write_predictions
+
+    target = local_path(str(out), must_exist=False)
+    if target.suffix not in (".csv", ".parquet"):
+        raise UsageError(
+            _("Predictions of samples are a table, and {path} is no name for one.").format(path=target),
+            _("Give a .csv or .parquet with -o."),
+        )
+    with Watch() as watch:
+        model = SetModel.load(folder, device)
+        opened, spec = model.open(one_folder(inputs), None, lambda _done, _total: None)
+        predicted = model.check(opened.samples, budget)
+        rows = write_predictions(model, opened, spec, target)
+    seconds = time.monotonic() - began
+    return Result(
+        verb="predict",
+        run=str(run),
+        output=str(target),
+        metrics={"samples": float(rows)},
+        budget_bytes={"ram": int(budget), "vram": 0},
+        predicted_bytes={"ram": int(predicted), "vram": 0},
+        peak_bytes={"ram": int(watch.peak), "vram": 0},
+        seconds=seconds,
+        samples_per_second=rows / max(seconds, 1e-9),
+        warnings=opened.notes,
     )
 
 
@@ -111,6 +155,27 @@ def _names(paths: list[Location], folder: Path) -> list[Path]:
     return names
 
 
+def _table(
+    loaded: Loaded, run: str | Path, paths: Sequence[Location], outputs: Sequence[Path], target: Path
+) -> dict[str, float | None]:
+    """Of anomalies, a table beside the maps; what it says in short."""
+    if loaded.card.task != "anomaly" or loaded.card.threshold is None:
+        return {}
+    from caudal.runs.anomalies import Thresholds, write_table
+
+    table = target / "anomalies.csv" if target.is_dir() else target.with_suffix(".csv")
+    named = [(str(path), output) for path, output in zip(paths, outputs, strict=True)]
+    alarms = write_table(table, named, Thresholds.of(loaded, run))
+    return {"images": float(len(named)), "anomalous_images": float(alarms)}
+
+
+def _output(loaded: Loaded, scores: bool) -> Output:
+    if loaded.card.task == "anomaly":  # its scores have no upper end, so that they are written as they are
+        return Output(("anomaly",), kind="scores", scores_dtype="float32")
+    values = loaded.classes.values if loaded.classes else range(loaded.card.outputs)
+    return Output(tuple(str(value) for value in values), kind="scores" if scores else "classes")
+
+
 def _predict_one(
     loaded: Loaded,
     path: Location,
@@ -127,8 +192,7 @@ def _predict_one(
         loaded.check_bands(header.bands, path)
         tiling, needed = loaded.tiling(budget, path, exact)
         number = loaded.normalization.layout_for(header.band_names)
-        values = loaded.classes.values if loaded.classes else range(loaded.card.outputs)
-        kind: Literal["classes", "scores"] = "scores" if scores else "classes"
+        output = _output(loaded, scores)
 
         def tell(event: object) -> None:
             for sink in listeners:
@@ -139,7 +203,7 @@ def _predict_one(
             loaded.forward(number),
             out,
             tiling.grid(header),
-            Output(tuple(str(value) for value in values), kind=kind),
+            output,
             threads=processors(),
             overlap=loaded.device != "cpu",
             average_d4=average_d4,

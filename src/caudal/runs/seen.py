@@ -1,0 +1,138 @@
+"""Pictures as a trained model sees them, one at a time, with what people see of them: for explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from caudal.core.errors import UsageError
+from caudal.core.geometry import Window
+from caudal.core.messages import _
+from caudal.data.locations import located
+from caudal.data.normalize import normalize
+from caudal.data.pairs import images_in
+from caudal.data.readers import reader_for
+from caudal.runs.loaded import Loaded, is_of_samples, load_model
+from caudal.runs.report import paint
+
+LARGEST_PX = 512
+
+
+@dataclass(frozen=True)
+class Seen:
+    """`x_CHW` float32 as the model takes it, `picture` (H, W, 3) uint8; `truth` names the class if known."""
+
+    name: str
+    x_CHW: torch.Tensor
+    picture: npt.NDArray[np.uint8]
+    truth: str | None = None
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """A model in evaluation mode, its classes' names, and the temperature of its scores if it has one."""
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    temperature: float | None
+    device: str
+    source: Any
+
+    def look(self, data: str, labels: str | None, most: int) -> Iterator[Seen]:
+        """The first `most` pictures of a folder, or the one that is named.
+
+        Raises:
+            DataError: they cannot be read, or are not what the model was trained on.
+        """
+        if isinstance(self.source, Loaded):
+            yield from _scenes(self.source, data, most)
+        else:
+            yield from _samples(self.source, data, labels, most)
+
+
+def open_eyes(path: Path, device: str) -> Eyes:
+    """The model of a run's or a model's folder.
+
+    Raises:
+        BadModel, DeviceMissing: as loading a model.
+        UsageError: its task is not about pictures.
+    """
+    if not is_of_samples(path):
+        loaded = load_model(path, device)
+        names = loaded.classes.values if loaded.classes else range(loaded.card.outputs)
+        return Eyes(loaded.model, tuple(map(str, names)), None, loaded.device, loaded)
+    from caudal.runs.work.set_model import SetModel
+
+    model = SetModel.load(path, device)
+    if model.card.task != "classification":
+        raise UsageError(
+            _("Models of the task {task} do not see pictures, so there is no map to draw.").format(
+                task=model.card.task
+            ),
+            _("Explain a model of the task classification or segmentation."),
+        )
+    assert model.card.inputs is not None
+    temperature = model.card.inputs["chosen"].get("temperature")
+    return Eyes(model.model.eval(), model.sought.names, temperature, model.device, model)
+
+
+def _scenes(loaded: Loaded, data: str, most: int) -> Iterator[Seen]:
+    for path in images_in(located(data))[:most]:
+        reader = reader_for(path)
+        header = reader.header(path)
+        loaded.check_bands(header.bands, path)
+        high, wide = min(LARGEST_PX, header.height), min(LARGEST_PX, header.width)
+        window = Window((header.height - high) // 2, (header.width - wide) // 2, high, wide)
+        with reader.open(path) as source:
+            pixels = source.read(window)
+        layout = loaded.normalization.layout_for(header.band_names)
+        order = list(loaded.normalization.order[layout])
+        x_BHWC = torch.from_numpy(np.ascontiguousarray(pixels.x_HWC[:, :, order]))[None].to(loaded.device)
+        tables = loaded.normalization.tables(loaded.device)
+        x_CHW = normalize(x_BHWC, torch.tensor([layout], device=loaded.device), tables)[0]
+        if pixels.valid_HW is not None:
+            valid = torch.from_numpy(pixels.valid_HW).to(loaded.device)
+            x_CHW = torch.where(valid, x_CHW, 0.0)
+        shown = [order[band] for band in paint.composite_bands(header.band_names, len(order))]
+        yield Seen(path.stem, x_CHW, paint.stretched(pixels.x_HWC[:, :, shown], pixels.valid_HW))
+
+
+def _samples(model: Any, data: str, labels: str | None, most: int) -> Iterator[Seen]:
+    from caudal.runs.work.kind import Statistics
+    from caudal.runs.work.set_stream import scoring_batches
+
+    opened, spec = model.open(data, labels, lambda _done, _total: None)
+    prepare = model.kind.prepare(
+        spec,
+        model.inputs,
+        model.sought,
+        Statistics(values=model.card.normalization or {}),
+        model.device,
+        False,
+        len(opened.samples),
+    )
+    members = opened.members[:most]
+    (field,) = model.inputs.fields
+    with scoring_batches(opened.samples.only(members), 1, spec.data.threads) as stream:
+        for batch in stream:
+            x_BCHW, truth_B = prepare(batch, slice(0, 1))
+            number = int(batch.samples[0])
+            picture = np.array(batch.numpy(field)[0])
+            if picture.dtype != np.uint8 or picture.shape[2] != 3:
+                bands = paint.composite_bands((), picture.shape[2])
+                picture = paint.stretched(picture[:, :, list(bands)], None)
+            truth = int(truth_B[0])
+            file, _within = opened.samples.where(number)
+            yield Seen(
+                Path(opened.samples.columns.names[file]).stem,
+                x_BCHW[0],
+                picture,
+                model.sought.names[truth] if truth >= 0 else None,
+            )

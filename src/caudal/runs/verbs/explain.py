@@ -1,0 +1,171 @@
+"""`explain`: what in a picture speaks for the class that a model saw, and how far its maps can be trusted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from caudal.core.errors import DoesNotFit, UsageError
+from caudal.core.messages import _
+from caudal.core.units import MIB, Bytes
+from caudal.data.locations import located
+from caudal.data.pairs import images_in
+from caudal.data.paths import local_path
+from caudal.data.readers import reader_for
+from caudal.memory.meters import Watch, charged_bytes
+from caudal.runs.machine import ram_budget
+from caudal.runs.report.curves import curves
+from caudal.runs.report.explanation import Calibration, ClassProbability, ExplainedImage, write_explanations
+from caudal.runs.report.explanation_figure import write_figure
+from caudal.runs.report.story import read_story
+from caudal.runs.result import Result
+from caudal.runs.seen import Eyes, Seen, open_eyes
+
+MOST = 12
+_WORK_BYTES = Bytes(160 * MIB)  # a copy of the weights is counted beside it; measured on pictures of 224 px
+
+
+def explain(
+    run: str | Path,
+    images: str | Path,
+    *,
+    out: str | Path,
+    methods: Sequence[str] = (),
+    target: str | None = None,
+    masks: str | Path | None = None,
+    labels: str | Path | None = None,
+    most: int = MOST,
+    ram: str | int | None = None,
+    device: str | None = None,
+) -> Result:
+    """Explain what the model of `run` sees in a picture, or in the first `most` of a folder.
+
+    `out` is a page (.html), or for one picture a figure (.png). `methods` are of gradcam, hirescam,
+    integrated_gradients, occlusion. `target` is the class to explain, by default the one that was seen.
+    `masks` holds a mask for each picture, where the reason should lie: above 0.
+
+    Raises:
+        BadModel: there is no model that may be opened.
+        DataError: pictures that cannot be read, or have other bands.
+        DoesNotFit: it takes more than `ram`.
+        UsageError: an unknown method or class, another kind of output, a task without pictures.
+    """
+    began = time.monotonic()
+    budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
+    page = local_path(str(out), must_exist=False)
+    if page.suffix not in (".html", ".png"):
+        raise UsageError(
+            _("An explanation is a page or a figure, and {path} is no name for one.").format(path=page),
+            _("Give a .html, or for one picture a .png, with -o."),
+        )
+    folder = local_path(str(run))
+    with Watch() as watch:
+        eyes = open_eyes(folder, device or "auto")
+        needed = Bytes(charged_bytes() + _WORK_BYTES)
+        if needed > budget:
+            raise DoesNotFit(
+                _("This needs at least {needed} of ram, and the budget is {budget}.").format(
+                    needed=needed, budget=budget
+                ),
+                _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
+                pool="ram",
+                needed=int(needed),
+                budget=int(budget),
+            )
+        wanted = 1 if page.suffix == ".png" else most
+        seen = eyes.look(str(images), str(labels) if labels else None, wanted)
+        beside = _masks(masks)
+        items = [_explained(eyes, one, methods, target, beside) for one in seen]
+        if page.suffix == ".png":
+            write_figure(page, items[0])
+        else:
+            _write_page(page, folder, eyes, items)
+    figures = items[0].explanations[0].figures()
+    return Result(
+        verb="explain",
+        run=str(run),
+        output=str(page),
+        metrics={"pictures": float(len(items)), **figures},
+        budget_bytes={"ram": int(budget), "vram": 0},
+        predicted_bytes={"ram": int(needed), "vram": 0},
+        peak_bytes={"ram": int(watch.peak), "vram": 0},
+        seconds=time.monotonic() - began,
+    )
+
+
+def _explained(
+    eyes: Eyes, one: Seen, methods: Sequence[str], target: str | None, masks: dict[str, Any]
+) -> ExplainedImage:
+    from caudal.inference.explain.explain import Looks, explain
+    from caudal.inference.explain.target import TargetScore, choose_target
+
+    index = None
+    if target is not None:
+        if target not in eyes.class_names:
+            raise UsageError(
+                _("There is no class “{name}”.").format(name=target),
+                _("Use one of: {names}.").format(names=", ".join(eyes.class_names)),
+            )
+        index = eyes.class_names.index(target)
+    chosen = choose_target(eyes.model, one.x_CHW, index)
+    looks = Looks(methods=tuple(methods)) if methods else Looks()
+    lesion_HW = _mask_of(masks, one)
+    found = explain(eyes.model, one.x_CHW, chosen, looks, lesion_HW=lesion_HW)
+    score = TargetScore(eyes.model, chosen)
+    raw = score.all_probabilities(one.x_CHW[None])[0].tolist()
+    soft = [None] * len(raw)
+    if eyes.temperature is not None:
+        soft = score.all_probabilities(one.x_CHW[None], eyes.temperature)[0].tolist()
+    classes = [ClassProbability(name, p, q) for name, p, q in zip(eyes.class_names, raw, soft, strict=True)]
+    return ExplainedImage(one.name, one.picture, classes, found, lesion_HW, one.truth)
+
+
+def _masks(masks: str | Path | None) -> dict[str, Any]:
+    return {} if masks is None else {path.stem: path for path in images_in(located(str(masks)))}
+
+
+def _mask_of(masks: dict[str, Any], one: Seen) -> npt.NDArray[np.bool_] | None:
+    """The mask of a picture, brought to the size that the model sees; by its name, with or without a tail."""
+    import cv2
+
+    path = next(
+        (masks[name] for name in (one.name, f"{one.name}_mask", f"{one.name}_segmentation") if name in masks),
+        None,
+    )
+    if path is None:
+        return None
+    header = reader_for(path).header(path)
+    with reader_for(path).open(path) as source:
+        from caudal.core.geometry import Window
+
+        mask_HW = source.read(Window(0, 0, header.height, header.width)).x_HWC[:, :, 0] > 0
+    high, wide = one.x_CHW.shape[1:]
+    if mask_HW.shape == (high, wide):
+        return np.asarray(mask_HW)
+    resized = cv2.resize(mask_HW.astype(np.uint8), (int(wide), int(high)), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized > 0)
+
+
+def _write_page(page: Path, folder: Path, eyes: Eyes, items: Sequence[ExplainedImage]) -> None:
+    training: Sequence[Any] = ()
+    warnings: tuple[str, ...] = ()
+    if (folder / "events.jsonl").is_file():
+        from caudal.runs.folder import RunFolder
+
+        training = curves(read_story(RunFolder(folder)))
+    else:
+        warnings = (_("There is no run beside the model, so its training curves are not shown."),)
+    calibration = Calibration(eyes.temperature) if eyes.temperature is not None else None
+    write_explanations(
+        page,
+        items,
+        title=folder.resolve().name,
+        calibration=calibration,
+        training=training,
+        warnings=warnings,
+    )

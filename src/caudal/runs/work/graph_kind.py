@@ -1,0 +1,168 @@
+"""Graphs: nodes with features, edges between them, and something to be learned of each graph or node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from caudal.core.config import Frozen
+from caudal.core.errors import DataError
+from caudal.core.messages import _
+from caudal.data.batches import Batch
+from caudal.data.graphs import EDGES, NODES
+from caudal.data.sample_files.base import Ints
+from caudal.data.sample_set import SampleSet
+from caudal.data.sample_values import field_of
+from caudal.runs.samples import open_set
+from caudal.runs.spec import RunSpec
+from caudal.runs.work.features import Moments, Scaling
+from caudal.runs.work.kind import Inputs, SampleTask, Statistics
+from caudal.runs.work.series import (
+    longest_of,
+    missing_words,
+    scaler,
+    some_batches,
+    target_of,
+    thresholds_of,
+)
+from caudal.runs.work.sought import Sought
+
+if TYPE_CHECKING:
+    from caudal.training.step import Parts
+
+ATTRIBUTES = "edge_attr"
+
+
+class GraphScaling(Frozen):
+    """Of the features of nodes, and of edges where they have any."""
+
+    nodes: Scaling
+    edges: Scaling | None = None
+
+
+class Graphs:
+    """See `Kind`."""
+
+    takes_groups: ClassVar[bool] = False
+
+    def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
+        """See `Kind.open_set`."""
+        return open_set(
+            spec.data.images[0], spec.data.samples, None, False, spec.data.threads, tick, tolerant=True
+        )
+
+    def inputs(self, samples: SampleSet, besides: frozenset[str]) -> Inputs:
+        """See `Kind.inputs`."""
+        nodes, edges = field_of(samples, NODES), field_of(samples, EDGES)
+        if nodes is None or edges is None or not (nodes.ragged and edges.ragged):
+            raise DataError(
+                _("{path} holds no graphs.").format(path=samples.root),
+                _("Graphs have the fields “x” (features of nodes) and “edges” (pairs of nodes)."),
+            )
+        attributes = field_of(samples, ATTRIBUTES)
+        used = attributes is not None and attributes.ragged and ATTRIBUTES not in besides
+        of_nodes = max(1, int(np.prod(nodes.row_shape)))
+        of_edges = max(1, int(np.prod(attributes.row_shape))) if used and attributes is not None else 0
+        return Inputs(
+            fields=(NODES, EDGES, ATTRIBUTES) if used else (NODES, EDGES),
+            count=of_nodes,
+            shape=_("graphs of {nodes} features a node, {edges} an edge").format(
+                nodes=of_nodes, edges=of_edges
+            ),
+            config={"edge_inputs": of_edges},
+        )
+
+    def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
+        """See `Kind.statistics`: from some thousand graphs."""
+        nodes = Moments(inputs.count)
+        edges = Moments(inputs.config["edge_inputs"]) if ATTRIBUTES in inputs.fields else None
+        for batch in some_batches(samples, threads, seed):
+            nodes.add(_values(batch, NODES).reshape(-1, inputs.count).astype(np.float64))
+            if edges is not None:
+                values = _values(batch, ATTRIBUTES)
+                edges.add(values.reshape(-1, inputs.config["edge_inputs"]).astype(np.float64))
+        made = GraphScaling(nodes=nodes.result(), edges=edges.result() if edges is not None else None)
+        return Statistics(values=made.model_dump(mode="json"), warnings=missing_words(made.nodes))
+
+    def make_task(
+        self, spec: RunSpec, sought: Sought, counts: Ints | None, chosen: Mapping[str, Any]
+    ) -> SampleTask:
+        """See `Kind.make_task`."""
+        from caudal.tasks.graph.task import Graph
+
+        return Graph(target_of(spec, sought, counts, chosen))
+
+    def choose(self, scorer: Any) -> dict[str, Any]:
+        """See `Kind.choose`: the thresholds of best F1."""
+        return thresholds_of(scorer)
+
+    def prepare(
+        self,
+        spec: RunSpec,
+        inputs: Inputs,
+        sought: Sought,
+        statistics: Statistics | None,
+        device: str,
+        training: bool,
+        samples: int,
+    ) -> Callable[[Batch, slice], tuple[Any, Any]]:
+        """See `Kind.prepare`: the model's `Graphs`, and the truth of each or of its nodes."""
+        import torch
+
+        from caudal.models import ragged
+        from caudal.tasks.graph.task import NodeTruth
+
+        made = GraphScaling.model_validate(statistics.values) if statistics is not None else None
+        of_nodes = scaler(made.nodes if made else None, inputs.count)
+        of_edges = scaler(made.edges if made else None, int(inputs.config["edge_inputs"]))
+
+        def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
+            nodes, edges = batch.numpy(NODES), batch.numpy(EDGES)
+            attributes = None
+            if ATTRIBUTES in inputs.fields:
+                values = batch.numpy(ATTRIBUTES).values.reshape(-1, inputs.config["edge_inputs"])
+                attributes = torch.from_numpy(of_edges(values))
+            graphs = ragged.Graphs.from_rows(
+                torch.from_numpy(of_nodes(nodes.values.reshape(-1, inputs.count))),
+                torch.from_numpy(np.array(nodes.ends)),
+                torch.from_numpy(np.array(edges.values)),
+                torch.from_numpy(np.array(edges.ends)),
+                attributes,
+                part,
+            ).to(device)
+            truth = torch.from_numpy(sought.truth(batch, part)).to(device)
+            return graphs, NodeTruth(truth, graphs.graph_N, graphs.count) if sought.per_row else truth
+
+        return prepare
+
+    def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
+        """See `Kind.parts`: by nodes and edges together."""
+        largest = self.largest(samples, inputs, 1)
+        most = int(samples.rows(NODES, largest)[0] + samples.rows(EDGES, largest)[0])
+
+        def parts(batch: Any, micro_batch: int) -> Iterator[slice]:
+            sizes = batch.numpy(NODES).lengths + batch.numpy(EDGES).lengths
+            return sized_parts(sizes, micro_batch * most)
+
+        return parts
+
+    def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
+        """See `Kind.largest`: those with most edges."""
+        return longest_of(samples, EDGES, count)
+
+
+def sized_parts(sizes_B: Ints, most: int) -> Iterator[slice]:
+    """Consecutive samples that together have at most `most` rows, or one alone."""
+    first = held = 0
+    for at, size in enumerate(sizes_B.tolist()):
+        held += size
+        if held > most and at > first:
+            yield slice(first, at)
+            first, held = at, size
+    yield slice(first, len(sizes_B))
+
+
+def _values(batch: Batch, name: str) -> Any:
+    return batch.numpy(name).values

@@ -1,0 +1,114 @@
+"""What a probe measures of a run over normal images: reading, maps, and a batch for its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from caudal.core.units import Bytes
+from caudal.data.normalize import Normalization
+from caudal.data.readers import READERS
+from caudal.data.stream import Batch
+from caudal.memory.cost import Forward, line
+from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.models.anomaly_map import Fitted, MapScores
+from caudal.runs.pieces import Pieces
+from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
+from caudal.runs.spec import RunSpec
+from caudal.runs.tiling import validation_tiling
+from caudal.runs.work.normal_input import forwards_of, prepare_normal
+from caudal.tasks.anomaly.task import Anomaly
+from caudal.tasks.base import Task
+from caudal.training.precision import Precision
+from caudal.training.step import Parts, Prepare
+
+FORWARD_SIDES_PX = (256, 576)
+
+
+class NormalRehearsal:
+    """See `Rehearsal`."""
+
+    outputs = 1
+    steps = 2
+    parts: Parts | None = None
+    config: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, spec: RunSpec, bands: int, dtype: str, patch_px: int, pieces: dict[str, Any]) -> None:
+        self.inputs = bands
+        self._spec, self._dtype, self._patch_px = spec, dtype, patch_px
+        self._pieces = Pieces.model_validate(pieces)
+        self._normalization = Normalization.plain(bands)
+
+    def load(self) -> None:
+        """See `Rehearsal.load`."""
+        from caudal.runs import loaded, scoring  # noqa: F401
+
+        for name in READERS.names():
+            READERS.get(name)
+
+    def make_task(self) -> Task:
+        """See `Rehearsal.make_task`."""
+        return Anomaly()
+
+    def prepare(self, device: str) -> Prepare:
+        """See `Rehearsal.prepare`."""
+        return prepare_normal(self._spec, self._normalization, device)
+
+    def on_meta(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """See `Rehearsal.on_meta`: some of these models are no chain of layers."""
+        return None
+
+    def decoding(self, meter: PeakMeter) -> Bytes:
+        """See `Rehearsal.decoding`."""
+        return decoding_bytes(self._pieces, self._dtype, self._spec.data.threads, meter)
+
+    def forwards(
+        self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter
+    ) -> Sequence[Forward]:
+        """See `Rehearsal.forwards`."""
+        self._learn_a_little(model, precision.device)
+        ready, found = charged_bytes(), []
+        infer = forwards_of(model, task, self._normalization, precision)(0)
+        for side in FORWARD_SIDES_PX:
+            x_NHWC = np.zeros((1, side, side, self.inputs), self._dtype)
+            meter.reset()
+            began = time.perf_counter()
+            infer(x_NHWC, None)
+            seconds = time.perf_counter() - began
+            found.append(Forward(side_px=side, ram=Bytes(max(0, meter.peak() - ready)), seconds=seconds))
+        return found
+
+    def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
+        """See `Rehearsal.scoring`."""
+        infer = forwards_of(model, task, self._normalization, precision)(0)
+        return scoring_bytes(self._pieces, infer, validation_tiling(MapScores(model)), 1, meter)
+
+    def guess(self, forwards: Sequence[Forward], size: int) -> float:
+        """See `Rehearsal.guess`."""
+        area_px = size * self._patch_px**2
+        return 3 * line([(f.side_px**2, f.ram) for f in forwards], area_px)
+
+    def batch(self, size: int, number: int) -> Batch:
+        """See `Rehearsal.batch`."""
+        draw = np.random.default_rng(number)
+        side, dtype = self._patch_px, np.dtype(self._dtype)
+        x_BHWC = draw.integers(0, 120, (size, side, side, self.inputs)).astype(dtype)
+        return Batch(
+            x_BHWC, np.zeros((size, side, side), np.uint8), np.zeros(size, np.int64), np.arange(size), 0.0
+        )
+
+    def _learn_a_little(self, model: nn.Module, device: str) -> None:
+        """A model that learns in one pass has no map before it: here of noise, with its memory full."""
+        if not isinstance(model, Fitted):
+            return
+        from caudal.training.fit import Taker
+        from caudal.training.step import equal_parts
+
+        taker = Taker(model, self.prepare(device), equal_parts, 1)
+        taker.run(self.batch(4, 0))
+        model.finish()

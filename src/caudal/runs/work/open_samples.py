@@ -1,0 +1,151 @@
+"""Opens a set of samples and the table that says more of it; finds groups, and parts that the data name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from caudal.core.errors import UsageError
+from caudal.core.messages import _
+from caudal.core.registry import Registry
+from caudal.data.paths import local_path
+from caudal.data.sample_files.base import Array, Ints
+from caudal.data.sample_index import with_extra
+from caudal.data.sample_set import SampleSet
+from caudal.data.sample_table import LABEL_COLUMNS, read_table
+from caudal.data.sample_values import column, field_of
+from caudal.runs.spec import RunSpec
+from caudal.runs.work.base import Tick
+from caudal.runs.work.kind import Kind
+
+KINDS = Registry(
+    "task",
+    "caudal.kinds",
+    {
+        "classification": "caudal.runs.work.pictures:Pictures",
+        "sequence": "caudal.runs.work.series:Series",
+        "graph": "caudal.runs.work.graph_kind:Graphs",
+    },
+)
+SPLIT = "split"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A set with its table: `members` are the samples that are there to be used."""
+
+    samples: SampleSet
+    members: Ints
+    kind: Kind
+    groups: Ints | None
+    split: tuple[Ints, tuple[str, ...]] | None
+    columns: dict[str, list[str]]
+    notes: tuple[str, ...]
+
+
+def open_samples(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Opened:
+    """Index the samples of a spec, and read what a table says of them.
+
+    Raises:
+        DataError: the files do not belong together, or cannot be read.
+        UsageError: more than one folder, or a group that is nowhere.
+    """
+    if len(spec.data.images) != 1:
+        raise UsageError(
+            _("The task {task} takes one folder, file or pack.").format(task=spec.task),
+            _("Put the files below one folder."),
+        )
+    kind: Kind = KINDS.get(spec.task)()
+    samples = kind.open_set(spec, tick)
+    members = np.arange(len(samples), dtype=np.int64)
+    columns: dict[str, list[str]] = {}
+    notes: tuple[str, ...] = ()
+    if spec.data.labels is not None:
+        table = read_table(local_path(spec.data.labels), samples)
+        members, columns, notes = table.members, table.columns, table.notes
+        samples = _with_label(samples, members, columns, spec)
+    return Opened(
+        samples,
+        members,
+        kind,
+        _groups(spec, samples, members, columns),
+        _parts(spec, samples, members, columns),
+        columns,
+        (*samples.notes, *notes),
+    )
+
+
+def _with_label(samples: SampleSet, members: Ints, columns: dict[str, list[str]], spec: RunSpec) -> SampleSet:
+    """The set with the table's label as a field."""
+    wanted = spec.data.target
+    name = next((n for n in columns if n == wanted or (wanted is None and n.lower() in LABEL_COLUMNS)), None)
+    if name is None:
+        return samples
+    texts = columns[name]
+    try:
+        numbers = [float(text) if text else np.nan for text in texts]
+        values: Array = np.full(len(samples), np.nan)
+        values[members] = numbers
+        categories: tuple[str, ...] = ()
+        if np.isfinite(numbers).any() and all(n == np.rint(n) for n in numbers if np.isfinite(n)):
+            values = np.where(np.isfinite(values), values, -1).astype(np.int64)
+    except ValueError:
+        categories = tuple(sorted({text for text in texts if text}))
+        code = {text: k for k, text in enumerate(categories)}
+        values = np.full(len(samples), -1, np.int64)
+        values[members] = [code.get(text, -1) for text in texts]
+    if any(one.name == name for one in samples.fields):  # the folders say something else, the table counts
+        extra = {key: value for key, value in samples.columns.extra.items() if key != name}
+        samples = replace(
+            samples,
+            fields=tuple(one for one in samples.fields if one.name != name),
+            columns=replace(samples.columns, extra=extra),
+        )
+    return with_extra(samples, name, values, categories)
+
+
+def _coded(texts: list[str], members: Ints, count: int) -> tuple[Ints, tuple[str, ...]]:
+    names = tuple(sorted(set(texts)))
+    number = {text: k for k, text in enumerate(names)}
+    codes = np.full(count, -1, np.int64)
+    codes[members] = [number[text] for text in texts]
+    return codes, names
+
+
+def _groups(spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, list[str]]) -> Ints | None:
+    wanted = spec.split.group
+    if wanted is None:
+        return None
+    if wanted in columns:
+        return _coded(columns[wanted], members, len(samples))[0]
+    if field_of(samples, wanted) is not None:
+        _names, codes = np.unique(column(samples, wanted), return_inverse=True)
+        return codes.astype(np.int64)
+    raise UsageError(
+        _("There is no field or column “{name}” to group by.").format(name=wanted),
+        _("There are: {names}.").format(
+            names=", ".join([*(one.name for one in samples.fields), *columns]) or "-"
+        ),
+    )
+
+
+def _parts(
+    spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, list[str]]
+) -> tuple[Ints, tuple[str, ...]] | None:
+    """Codes and names of a column `split`, or of folders of such names."""
+    if SPLIT in columns:
+        return _coded(columns[SPLIT], members, len(samples))
+    one = field_of(samples, SPLIT)
+    if one is not None and one.shape == () and one.categories:
+        return column(samples, SPLIT).astype(np.int64), one.categories
+    root = Path(samples.root)
+    names = samples.columns.names
+    tops = [Path(names[i]).parts[len(root.parts) :][:1] for i in range(len(names))]
+    folders = sorted({top[0] for top in tops if len(top) == 1})
+    if not {"train"} <= {name.lower() for name in folders}:
+        return None
+    number = {name: k for k, name in enumerate(folders)}
+    of_file = np.array([number[top[0]] for top in tops], np.int64)
+    return np.repeat(of_file, np.diff(samples.columns.file_ends, prepend=0)), tuple(folders)

@@ -1,0 +1,149 @@
+"""Pictures with a class each: folders of classes, a CSV, or arrays of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from caudal.core.errors import BadValues, DataError
+from caudal.core.messages import _
+from caudal.core.seeds import generator
+from caudal.data.batches import Batch
+from caudal.data.sample_files.base import Ints
+from caudal.data.sample_set import SampleSet
+from caudal.runs.samples import open_set
+from caudal.runs.spec import RunSpec
+from caudal.runs.work.kind import Inputs, SampleTask, Statistics
+from caudal.runs.work.set_stream import scoring_batches
+from caudal.runs.work.sought import Sought
+
+if TYPE_CHECKING:
+    import torch
+
+    from caudal.training.step import Parts
+
+_LOOKED_AT = 512  # pictures
+_PIXELS = 2000  # of each
+
+
+class Pictures:
+    """See `Kind`."""
+
+    takes_groups: ClassVar[bool] = True
+
+    def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
+        """See `Kind.open_set`: pictures are brought to one size, which no model can learn from then."""
+        side = spec.data.image_px
+        return open_set(
+            spec.data.images[0], spec.data.samples, (side, side), True, spec.data.threads, tick, tolerant=True
+        )
+
+    def inputs(self, samples: SampleSet, besides: frozenset[str]) -> Inputs:
+        """See `Kind.inputs`."""
+        found = [f for f in samples.fields if f.name not in besides and not f.ragged and len(f.shape) == 3]
+        if len(found) != 1:
+            raise DataError(
+                _("{path} holds no pictures, or several fields of them.").format(path=samples.root),
+                _("Give a folder of JPEG or PNG files, in a folder for each class or with a CSV."),
+            )
+        height, width, bands = found[0].row_shape
+        return Inputs(fields=(found[0].name,), count=bands, shape=f"{height}×{width}×{bands}")
+
+    def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
+        """See `Kind.statistics`: from some hundred pictures."""
+        from caudal.data.normalize import Normalization
+        from caudal.data.normalize import Statistics as Gathered
+
+        draw = generator(seed, "look")
+        chosen = _some(samples, draw)
+        gathered = Gathered(1, inputs.count)
+        with scoring_batches(samples.only(chosen), 16, threads) as stream:
+            for batch in stream:
+                for x_HWC in batch.numpy(inputs.fields[0]):
+                    x_NC = x_HWC.reshape(-1, inputs.count)
+                    some = draw.integers(0, len(x_NC), min(_PIXELS, len(x_NC)))
+                    gathered.add(0, x_NC[some].astype(np.float32))
+        centre, slope, offset, scale = (tuple(map(float, row)) for row in gathered.result(0))
+        plain = Normalization.plain(inputs.count)
+        made = plain.model_copy(
+            update={"centre": (centre,), "slope": (slope,), "offset": (offset,), "scale": (scale,)}
+        )
+        return Statistics(values=made.model_dump(mode="json"))
+
+    def make_task(
+        self, spec: RunSpec, sought: Sought, counts: Ints | None, chosen: Mapping[str, Any]
+    ) -> SampleTask:
+        """See `Kind.make_task`."""
+        from caudal.tasks.classification.task import Classification, balanced_weights
+
+        if sought.kind not in ("binary", "multiclass") or sought.per_row:
+            raise BadValues(
+                _("“{field}” is no class of a picture.").format(field=sought.field),
+                _("Classification learns one of several classes; check data.target in the spec."),
+            )
+        weigh = spec.training.balance and counts is not None
+        weights = balanced_weights(counts.tolist()) if weigh and counts is not None else None
+        return Classification(
+            sought.names,
+            weights,
+            temperature=float(chosen.get("temperature", 1.0)),
+            resample_by=spec.split.group,
+        )
+
+    def choose(self, scorer: Any) -> dict[str, Any]:
+        """See `Kind.choose`: the temperature that makes probabilities mean what they say."""
+        temperature = scorer.result()["temperature"]
+        return {} if temperature is None else {"temperature": temperature}
+
+    def prepare(
+        self,
+        spec: RunSpec,
+        inputs: Inputs,
+        sought: Sought,
+        statistics: Statistics | None,
+        device: str,
+        training: bool,
+        samples: int,
+    ) -> Callable[[Batch, slice], tuple[Any, Any]]:
+        """See `Kind.prepare`: `x_BCHW` float32 and class numbers (B,)."""
+        import torch
+
+        from caudal.core.labels import IGNORE
+        from caudal.data.augment import augment
+        from caudal.data.normalize import Normalization, normalize
+
+        made = (
+            Normalization.model_validate(statistics.values)
+            if statistics is not None
+            else Normalization.plain(inputs.count)
+        )
+        tables = made.tables(device)
+        (field,) = inputs.fields
+
+        def prepare(batch: Batch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            x_BHWC = torch.from_numpy(batch.numpy(field)[part]).to(device, non_blocking=True)
+            x_BCHW = normalize(x_BHWC, torch.zeros(len(x_BHWC), dtype=torch.int64, device=device), tables)
+            y_B = torch.from_numpy(sought.truth(batch, part))
+            if training:
+                keys = batch.samples[part] + batch.epoch * samples
+                x_BCHW, _none = augment(x_BCHW, None, spec.augmentation, spec.seed, keys, IGNORE)
+            return x_BCHW, y_B.to(device, non_blocking=True)
+
+        return prepare
+
+    def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
+        """See `Kind.parts`: all are as large."""
+        return None
+
+    def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
+        """See `Kind.largest`: any."""
+        return np.arange(min(count, len(samples)), dtype=np.int64)
+
+
+def _some(samples: SampleSet, draw: np.random.Generator) -> Ints:
+    members = samples.chosen.samples if samples.chosen else np.arange(len(samples))
+    drawn = draw.permutation(len(members))[:_LOOKED_AT]
+    chosen: Ints = np.sort(members[drawn]).astype(np.int64)
+    return chosen

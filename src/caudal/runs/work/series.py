@@ -1,0 +1,237 @@
+"""Sequences: rows of features in time, ragged or all as long; or tables whose columns are the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from caudal.core.errors import DataError
+from caudal.core.messages import _
+from caudal.core.seeds import generator
+from caudal.data.batches import Batch, Ragged
+from caudal.data.sample_files.base import Field, Ints
+from caudal.data.sample_set import SampleSet
+from caudal.runs.samples import open_set
+from caudal.runs.spec import RunSpec
+from caudal.runs.work.features import Moments, Scaling
+from caudal.runs.work.kind import Inputs, SampleTask, Statistics
+from caudal.runs.work.set_stream import scoring_batches
+from caudal.runs.work.sought import Sought
+
+if TYPE_CHECKING:
+    from caudal.training.step import Parts
+
+NAMES = ("x", "sequence", "series", "features", "signal", "data", "inputs", "input")
+LOOKED_AT = 4096  # samples
+
+
+class Series:
+    """See `Kind`."""
+
+    takes_groups: ClassVar[bool] = False
+
+    def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
+        """See `Kind.open_set`."""
+        return open_set(
+            spec.data.images[0], spec.data.samples, None, False, spec.data.threads, tick, tolerant=True
+        )
+
+    def inputs(self, samples: SampleSet, besides: frozenset[str]) -> Inputs:
+        """See `Kind.inputs`."""
+        others = [one for one in samples.fields if one.name not in besides]
+        found = [one for one in others if one.shape != () and one.dtype.kind in "fiu"]
+        if len(found) > 1:
+            found = [one for one in found if one.name.lower() in NAMES][:1]
+        if not found:
+            return _columns(samples, others)
+        one = found[0]
+        count = math.prod(one.row_shape if one.ragged else one.row_shape[1:])
+        if one.ragged:
+            shape = _("sequences of {count} features").format(count=count)
+            return Inputs(fields=(one.name,), count=count, shape=shape)
+        steps = int(one.shape[0] or 0)
+        shape = _("{steps} steps of {count} features").format(steps=steps, count=count)
+        return Inputs(fields=(one.name,), count=count, shape=shape, steps=steps)
+
+    def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
+        """See `Kind.statistics`: from some thousand samples."""
+        moments = Moments(inputs.count)
+        for batch in some_batches(samples, threads, seed):
+            moments.add(
+                _rows(batch, inputs, slice(0, batch.size)).reshape(-1, inputs.count).astype(np.float64)
+            )
+        scaling = moments.result()
+        return Statistics(values=scaling.model_dump(mode="json"), warnings=missing_words(scaling))
+
+    def make_task(
+        self, spec: RunSpec, sought: Sought, counts: Ints | None, chosen: Mapping[str, Any]
+    ) -> SampleTask:
+        """See `Kind.make_task`."""
+        from caudal.tasks.sequence.task import Sequence
+
+        return Sequence(target_of(spec, sought, counts, chosen))
+
+    def choose(self, scorer: Any) -> dict[str, Any]:
+        """See `Kind.choose`: the thresholds of best F1."""
+        return thresholds_of(scorer)
+
+    def prepare(
+        self,
+        spec: RunSpec,
+        inputs: Inputs,
+        sought: Sought,
+        statistics: Statistics | None,
+        device: str,
+        training: bool,
+        samples: int,
+    ) -> Callable[[Batch, slice], tuple[Any, Any]]:
+        """See `Kind.prepare`: `Sequences`, and the truth of each or of its steps."""
+        import torch
+
+        from caudal.models.ragged import Sequences, step_targets
+
+        scale = scaler(Scaling.model_validate(statistics.values) if statistics else None, inputs.count)
+
+        def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
+            if inputs.steps:
+                rows = scale(_rows(batch, inputs, part))
+                x = Sequences.of_one_length(torch.from_numpy(rows))
+            else:
+                ragged = batch.numpy(inputs.fields[0])
+                first, last, _step = part.indices(batch.size)
+                ends = np.cumsum(ragged.lengths[first:last])
+                rows = scale(_rows(batch, inputs, part))
+                x = Sequences.from_rows(torch.from_numpy(rows), torch.from_numpy(ends))
+            y = torch.from_numpy(sought.truth(batch, part))
+            if sought.per_row:
+                y = step_targets(y, torch.cumsum(x.lengths_B, 0))
+            return x.to(device), y.to(device, non_blocking=True)
+
+        return prepare
+
+    def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
+        """See `Kind.parts`: by steps, those after an end counted too."""
+        if inputs.steps:
+            return None
+        name = inputs.fields[0]
+        longest = int(samples.rows(name, self.largest(samples, inputs, 1))[0])
+
+        def parts(batch: Any, micro_batch: int) -> Iterator[slice]:
+            return padded_parts(batch.numpy(name).lengths, micro_batch * longest)
+
+        return parts
+
+    def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
+        """See `Kind.largest`: the longest."""
+        if inputs.steps:
+            return np.arange(min(count, len(samples)), dtype=np.int64)
+        return longest_of(samples, inputs.fields[0], count)
+
+
+def longest_of(samples: SampleSet, name: str, count: int) -> Ints:
+    """Numbers of the samples with most rows of a ragged field, in growing order."""
+    rows = samples.rows(name, np.arange(len(samples)))
+    count = min(count, len(rows))
+    found: Ints = np.sort(np.argpartition(rows, -count)[-count:]).astype(np.int64)
+    return found
+
+
+def padded_parts(lengths_B: Ints, cells: int) -> Iterator[slice]:
+    """Consecutive samples whose number times their longest is at most `cells`, or one alone."""
+    first = longest = 0
+    for at, length in enumerate(lengths_B.tolist()):
+        longest = max(longest, length)
+        if (at + 1 - first) * longest > cells and at > first:
+            yield slice(first, at)
+            first, longest = at, length
+    yield slice(first, len(lengths_B))
+
+
+def some_batches(samples: SampleSet, threads: int, seed: int) -> Iterator[Batch]:
+    """Batches of some thousand of the samples, drawn at random."""
+    members = samples.chosen.samples if samples.chosen else np.arange(len(samples))
+    drawn = generator(seed, "look").permutation(len(members))[:LOOKED_AT]
+    with scoring_batches(samples.only(np.sort(members[drawn]).astype(np.int64)), 64, threads) as stream:
+        yield from stream
+
+
+def scaler(scaling: Scaling | None, features: int) -> Callable[[Any], Any]:
+    """What takes features (…, F) to mean 0 and deviation 1, float32; unknown ones stay NaN."""
+    if scaling is None:
+        return lambda rows: np.array(rows, np.float32)
+    means, deviations = np.array(scaling.means), np.array(scaling.deviations)
+
+    def scale(rows: Any) -> Any:
+        return ((rows.reshape(*rows.shape[:-1], features) - means) / deviations).astype(np.float32)
+
+    return scale
+
+
+def missing_words(scaling: Scaling) -> tuple[str, ...]:
+    """What is to be said of values that are missing."""
+    if not scaling.missing:
+        return ()
+    return (
+        _("{share:.1%} of the values are missing or not finite; a missing value counts as the mean.").format(
+            share=scaling.missing
+        ),
+    )
+
+
+def thresholds_of(scorer: Any) -> dict[str, Any]:
+    """The thresholds of best F1, where there is something to choose."""
+    best = scorer.best_thresholds()
+    return {} if best is None else {"thresholds": list(best)}
+
+
+def target_of(spec: RunSpec, sought: Sought, counts: Ints | None, chosen: Mapping[str, Any]) -> Any:
+    """What is told, for tasks that learn from features."""
+    from caudal.tasks.classification.task import balanced_weights
+    from caudal.tasks.targets import Target
+
+    weights = None
+    if spec.training.balance and counts is not None and (counts > 0).all():
+        weights = balanced_weights(counts.tolist())
+    return Target(
+        kind=sought.kind,
+        names=sought.names,
+        weights=weights,
+        means=sought.means,
+        deviations=sought.deviations,
+        thresholds=tuple(chosen.get("thresholds", ())),
+    )
+
+
+def _columns(samples: SampleSet, others: list[Field]) -> Inputs:
+    """A table without a field of sequences: its columns of numbers are the steps of one."""
+    names = tuple(
+        one.name for one in others if one.shape == () and one.dtype.kind in "fiu" and not one.categories
+    )
+    if len(names) < 2:
+        raise DataError(
+            _("{path} holds no field of sequences.").format(path=samples.root),
+            _("Its fields are: {names}. Name a field of sequences “x”.").format(
+                names=", ".join(one.name for one in samples.fields)
+            ),
+        )
+    note = _("The {count} columns from {first} to {last} are taken as the steps of a sequence.").format(
+        count=len(names), first=names[0], last=names[-1]
+    )
+    shape = _("{steps} steps of {count} features").format(steps=len(names), count=1)
+    return Inputs(fields=names, count=1, shape=shape, steps=len(names), notes=(note,))
+
+
+def _rows(batch: Batch, inputs: Inputs, part: slice) -> Any:
+    """Features: (B, T, F) where all are as long, else (rows of all, F)."""
+    if len(inputs.fields) > 1:
+        return np.stack([batch.numpy(name)[part] for name in inputs.fields], 1)[:, :, None]
+    found = batch.numpy(inputs.fields[0])
+    if isinstance(found, Ragged):
+        first, last, _step = part.indices(batch.size)
+        begin = int(found.ends[first - 1]) if first else 0
+        rows = found.values[begin : int(found.ends[last - 1]) if last else 0]
+        return rows.reshape(len(rows), inputs.count)
+    return found[part].reshape(len(found[part]), inputs.steps, inputs.count)

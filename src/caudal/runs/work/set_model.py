@@ -1,0 +1,223 @@
+"""A trained model of samples, ready to score others of their kind, or to say what it sees in them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from caudal.core.errors import DataError, DoesNotFit, UsageError
+from caudal.core.files import write_whole
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.sample_files.base import Ints
+from caudal.data.sample_set import SampleSet
+from caudal.data.sample_split import TEST
+from caudal.memory import vram
+from caudal.memory.meters import charged_bytes
+from caudal.models import weights
+from caudal.runs.machine import processors, settle
+from caudal.runs.spec import DataSettings, RunSpec
+from caudal.runs.work.kind import Inputs, Kind, SampleTask, Statistics
+from caudal.runs.work.open_samples import KINDS, Opened, open_samples
+from caudal.runs.work.set_scores import SCORED_AT_ONCE, Found, predictions
+from caudal.runs.work.set_stream import least_ram
+from caudal.runs.work.sought import Sought
+from caudal.training import precision
+
+_WORK_BYTES = 3  # times a batch of the largest samples: what a model holds beside it, roughly
+
+
+@dataclass
+class SetModel:
+    """See `load`."""
+
+    model: nn.Module
+    card: weights.ModelCard
+    kind: Kind
+    inputs: Inputs
+    sought: Sought
+    task: SampleTask
+    device: str
+
+    @classmethod
+    def load(cls, path: Path, device: str) -> SetModel:
+        """A run's or a model's folder.
+
+        Raises:
+            BadModel: there is no model that may be opened.
+            DeviceMissing: `device` is not here.
+        """
+        settle()
+        torch.set_num_threads(processors())
+        where = vram.choose(device)
+        model, card = weights.load(path / "model" if (path / "model").is_dir() else path)
+        assert card.inputs is not None
+        kind: Kind = KINDS.get(card.task)()
+        sought = Sought.model_validate(card.classes)
+        spec = RunSpec(task=card.task, data=DataSettings(images=("-",)))
+        task = kind.make_task(spec, sought, None, card.inputs["chosen"])
+        inputs = Inputs.model_validate(card.inputs["inputs"])
+        return cls(model.to(where), card, kind, inputs, sought, task, where)
+
+    def open(self, data: str, labels: str | None, tick: Callable[[int, int], None]) -> tuple[Opened, RunSpec]:
+        """Samples of the kind that the model was trained on.
+
+        Raises:
+            DataError: they have other fields, or another number of features.
+        """
+        assert self.card.inputs is not None
+        stored = DataSettings.model_validate(self.card.inputs["data"])
+        settings = stored.model_copy(update={"images": (data,), "labels": labels})
+        spec = RunSpec(task=self.card.task, data=settings)
+        opened = open_samples(spec, tick)
+        besides = frozenset({self.sought.field, *opened.columns, "split"})
+        found = self.kind.inputs(opened.samples, besides)
+        if (found.fields, found.count) != (self.inputs.fields, self.inputs.count):
+            raise DataError(
+                _("{path} holds {found}, and the model was trained on {wanted}.").format(
+                    path=data, found=found.shape, wanted=self.inputs.shape
+                ),
+                _("Use samples with the same fields and features."),
+            )
+        return opened, spec
+
+    def needed(self, samples: SampleSet) -> Bytes:
+        """Roughly what scoring takes, this process included."""
+        batch = least_ram(samples, SCORED_AT_ONCE, processors())
+        return Bytes(charged_bytes() + (1 + _WORK_BYTES) * batch)
+
+    def check(self, samples: SampleSet, budget: Bytes) -> Bytes:
+        """What it will take.
+
+        Raises:
+            DoesNotFit: more than the budget.
+        """
+        needed = self.needed(samples)
+        if needed > budget:
+            raise DoesNotFit(
+                _("This needs at least {needed} of ram, and the budget is {budget}.").format(
+                    needed=needed, budget=budget
+                ),
+                _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
+                pool="ram",
+                needed=int(needed),
+                budget=int(budget),
+            )
+        return needed
+
+    def each(self, opened: Opened, spec: RunSpec, members: Ints) -> Iterator[tuple[Ints, Found]]:
+        """Predictions of the samples `members`, batch by batch."""
+        statistics = Statistics(values=self.card.normalization or {})
+        prepare = self.kind.prepare(
+            spec, self.inputs, self.sought, statistics, self.device, False, len(opened.samples)
+        )
+        number = precision.choose(self.device, "auto")
+        samples = opened.samples.only(members)
+        yield from predictions(self.model, self.task, prepare, number, samples, spec.data.threads)
+
+
+def scored_part(opened: Opened) -> tuple[Ints, list[str]]:
+    """The samples to score: those that the data call a test, where they do, else all."""
+    if opened.split is None:
+        return opened.members, []
+    codes, names = opened.split
+    wanted = [k for k, name in enumerate(names) if name.lower() in TEST]
+    chosen = opened.members[np.isin(codes[opened.members], wanted)]
+    if not len(chosen):
+        return opened.members, []
+    return chosen, [_("Scored are the {count} samples that the data call a test.").format(count=len(chosen))]
+
+
+def write_predictions(model: SetModel, opened: Opened, spec: RunSpec, out: Path) -> int:
+    """Write a row for each sample: its file and number, what is predicted, and how likely each class is.
+
+    CSV, or Parquet where `out` ends so. Gives the number of rows.
+
+    Raises:
+        UsageError: predictions of steps or nodes do not go into a table of samples.
+        DiskFull: no space; nothing is left under the output's name.
+    """
+    if model.sought.per_row:
+        raise UsageError(
+            _("This model predicts every step or node, which is no table of samples."),
+            _("Use `caudal evaluate` to score it."),
+        )
+    header = _header(model.sought)
+    rows = _rows(model, opened, spec)
+    written = 0
+
+    def write(part: Path) -> None:
+        nonlocal written
+        if out.suffix == ".parquet":
+            written = _write_parquet(part, header, rows)
+            return
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for row in rows:
+                writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
+                written += 1
+
+    write_whole(out, write)
+    return written
+
+
+def _header(sought: Sought) -> list[str]:
+    if sought.kind == "regression":
+        return ["file", "sample", *sought.names]
+    return ["file", "sample", "predicted", *(f"p_{name}" for name in sought.names)]
+
+
+def _rows(model: SetModel, opened: Opened, spec: RunSpec) -> Iterator[list[Any]]:
+    sought, names = model.sought, opened.samples.columns.names
+    thresholds = getattr(getattr(model.task, "target", None), "thresholds", ()) or (0.5,)
+    for numbers, (found, _truth) in model.each(opened, spec, opened.members):
+        if sought.kind == "binary" and found.shape[1] == 1:
+            found = np.concatenate([1 - found, found], 1)
+        for number, values in zip(numbers.tolist(), found.tolist(), strict=True):
+            file, within = opened.samples.where(number)
+            row: list[Any] = [names[file], within]
+            if sought.kind == "multilabel":
+                row.append(" ".join(n for n, p in zip(sought.names, values, strict=True) if p >= 0.5))
+            elif sought.kind == "binary":
+                row.append(sought.names[int(values[1] >= thresholds[0])])
+            elif sought.kind == "multiclass":
+                row.append(sought.names[int(np.argmax(values))])
+            yield [*row, *values]
+
+
+def _write_parquet(part: Path, header: list[str], rows: Iterator[list[Any]]) -> int:
+    try:
+        pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ModuleNotFoundError:
+        raise UsageError(
+            _("Parquet needs pyarrow, which is not installed."),
+            _("Install it with `pip install caudal[tables]`, or write a .csv."),
+        ) from None
+    writer, held, total = None, list[list[Any]](), 0
+
+    def flush() -> None:
+        nonlocal writer
+        table = pa.table({name: [row[k] for row in held] for k, name in enumerate(header)})
+        writer = writer or pq.ParquetWriter(part, table.schema)
+        writer.write_table(table)
+        held.clear()
+
+    for row in rows:
+        held.append(row)
+        total += 1
+        if len(held) >= 1 << 16:
+            flush()
+    if held or writer is None:
+        flush()
+    assert writer is not None
+    writer.close()
+    return total

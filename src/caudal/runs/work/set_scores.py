@@ -1,0 +1,49 @@
+"""Predictions of a model for every sample of a set, batch by batch, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from caudal.data.sample_files.base import Ints
+from caudal.data.sample_set import SampleSet
+from caudal.runs.work.set_stream import scoring_batches
+from caudal.tasks.base import Task
+from caudal.training.precision import Precision
+from caudal.training.step import Prepare
+
+SCORED_AT_ONCE = 32
+
+
+def task_truth(target: Any) -> npt.NDArray[Any]:
+    """A target as the loss takes it, as the array that a scorer takes."""
+    values = target if isinstance(target, torch.Tensor) else target.values
+    array: npt.NDArray[Any] = values.cpu().numpy()
+    return array
+
+
+Found = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
+"""Predictions of some samples, and their truth."""
+
+
+def predictions(
+    model: nn.Module, task: Task, prepare: Prepare, precision: Precision, samples: SampleSet, threads: int
+) -> Iterator[tuple[Ints, Found]]:
+    """Numbers of samples with what the model says of them, in the order in which they lie."""
+    was_training = model.training
+    model.eval()
+    try:
+        with scoring_batches(samples, SCORED_AT_ONCE, threads) as stream:
+            for batch in stream:
+                x, y = prepare(batch, slice(0, batch.size))
+                with torch.inference_mode(), precision.autocast():
+                    output = model(x)
+                found = task.probabilities(output.float()).cpu().numpy()
+                yield batch.samples.copy(), (found, task_truth(y))
+    finally:
+        model.train(was_training)

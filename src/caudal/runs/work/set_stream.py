@@ -1,0 +1,98 @@
+"""Batches of a set for training and for scoring, inside the bytes that a plan gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+from caudal.core.errors import DoesNotFit
+from caudal.core.units import MIB, Bytes
+from caudal.data.batches import Batch
+from caudal.data.quarantine import Quarantine
+from caudal.data.sample_set import SampleSet
+from caudal.data.sample_stream import SampleStream
+from caudal.data.steps import Cut, Rank
+from caudal.data.stream_size import StreamSize
+
+MOST_SHARES = 16
+"""In how many steps the memory of a stream can be made smaller; of large samples it cannot."""
+_MOST_BYTES = 512 * MIB
+_TRIES = 8
+
+
+def least_ram(samples: SampleSet, batch: int, threads: int) -> Bytes:
+    """The least that a stream of whole batches takes."""
+    _largest, most = samples.largest_bytes(min(batch, samples.drawn))
+    # Of sets in blocks a third of the room is for batches.
+    ram = Bytes(most * (2 if samples.direct else 4) + MIB)
+    for _try in range(_TRIES):
+        try:
+            size = _fit(samples, ram, batch, threads)
+        except DoesNotFit as error:
+            ram = Bytes(max(int(str(error.facts["least"])), ram * 5 // 4))
+            continue
+        if size.ring_bytes >= most:
+            return ram
+        ram = Bytes(ram * 3 // 2)
+    return ram
+
+
+def wanted_ram(samples: SampleSet, batch: int, threads: int) -> Bytes:
+    """What a stream is better for: a few batches ahead, and small sets whole."""
+    least = least_ram(samples, batch, threads)
+    _largest, most = samples.largest_bytes(min(batch, samples.drawn))
+    ahead = 4 * most if samples.direct else samples.total_bytes * 5 // 4
+    return Bytes(max(least, min(_MOST_BYTES, least + ahead)))
+
+
+def _fit(samples: SampleSet, ram: Bytes, batch: int, threads: int, shuffle: bool = True) -> StreamSize:
+    return StreamSize.fit(samples, ram, batch, threads, shuffle, lambda: 1.0)
+
+
+@contextmanager
+def training_batches(
+    samples: SampleSet, ram: Bytes, batch: int, *, seed: int, threads: int, start: int, stop: int
+) -> Iterator[Iterator[Batch]]:
+    """The batches of the steps `start` … `stop` - 1, all of `batch` samples; an epoch's rest is left out."""
+    in_epoch = samples.drawn // batch
+    epoch, within = divmod(start, in_epoch)
+    stream = SampleStream(
+        samples,
+        _fit(samples, ram, batch, threads),
+        Cut(batch, drop_last=True),
+        seed=seed,
+        shuffle=True,
+        epochs=-(-stop // in_epoch),
+        threads=threads,
+        rank=Rank(),
+        quarantine=Quarantine(samples, seed),
+        epoch=epoch,
+        position=within * batch,
+    )
+    try:
+        yield islice(stream, stop - start)
+    finally:
+        stream.close()
+
+
+@contextmanager
+def scoring_batches(samples: SampleSet, batch: int, threads: int) -> Iterator[Iterator[Batch]]:
+    """Every chosen sample once, in the order in which they lie."""
+    batch = min(batch, samples.drawn)
+    ram = least_ram(samples, batch, threads)
+    stream = SampleStream(
+        samples,
+        _fit(samples, ram, batch, threads, shuffle=False),
+        Cut(batch),
+        seed=0,
+        shuffle=False,
+        epochs=1,
+        threads=threads,
+        rank=Rank(),
+        quarantine=Quarantine(samples, 0),
+    )
+    try:
+        yield stream
+    finally:
+        stream.close()

@@ -1,0 +1,185 @@
+"""Samples as they lie in files, with something to be learned of each: opened by headers and labels alone."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from caudal.core.errors import BadValues, UsageError
+from caudal.core.events import Events
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.data.sample_files.base import Ints
+from caudal.data.sample_split import SampleSplit, deal_out, given_split
+from caudal.runs.facts import SetFacts
+from caudal.runs.folder import RunFolder
+from caudal.runs.plan import TrainPlan
+from caudal.runs.spec import RunSpec
+from caudal.runs.work.base import Course, Rehearsal, Tick
+from caudal.runs.work.kind import Inputs
+from caudal.runs.work.open_samples import SPLIT, Opened, open_samples
+from caudal.runs.work.set_stream import MOST_SHARES, least_ram, wanted_ram
+from caudal.runs.work.sought import Sought, find_target, understand
+
+_CHOSEN_BY = 10  # one in so many of the samples to train on is kept to choose the model by
+
+
+class Sets:
+    """See `Work`."""
+
+    def __init__(self, spec: RunSpec, opened: Opened) -> None:
+        self.spec, self.opened = spec, opened
+        self.samples, self._threads = opened.samples, spec.data.threads
+        self.sought, self.values = understand(
+            self.samples, find_target(self.samples, spec.data.target), opened.members
+        )
+        besides = {self.sought.field, *opened.columns, SPLIT, spec.split.group or ""}
+        self.inputs: Inputs = opened.kind.inputs(self.samples, frozenset(besides))
+        self.split = self._split()
+        self.train = self.samples.only(self.split.train)
+        batch = spec.training.batch
+        if batch > self.train.drawn:
+            raise BadValues(
+                _("A batch has {batch} samples, and there are {count} to train on.").format(
+                    batch=batch, count=self.train.drawn
+                ),
+                _("Add samples, or set training.batch to {count} or less in the spec.").format(
+                    count=self.train.drawn
+                ),
+            )
+        self.facts = self._facts()
+        self.warnings = (
+            *opened.notes, *self.inputs.notes, *self.sought.notes, *self.split.warnings
+        )  # fmt: skip
+
+    @classmethod
+    def open(cls, spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Sets:
+        """See `Work.open`."""
+        return cls(spec, open_samples(spec, tick))
+
+    @classmethod
+    def rehearse(cls, spec: RunSpec, told: dict[str, Any]) -> Rehearsal:
+        """See `Work.rehearse`."""
+        from caudal.runs.work.set_rehearsal import SetRehearsal
+
+        opened = open_samples(spec)
+        return SetRehearsal(
+            spec,
+            opened.kind,
+            opened.samples,
+            Inputs.model_validate(told["inputs"]),
+            Sought.model_validate(told["sought"]),
+        )
+
+    def tell(self) -> dict[str, Any]:
+        """See `Work.tell`."""
+        return {
+            "inputs": self.inputs.model_dump(mode="json"),
+            "sought": self.sought.model_dump(mode="json"),
+        }
+
+    @property
+    def most_blocks(self) -> int:
+        """See `Work.most_blocks`: shares of the memory that the stream is better for."""
+        return 2 if self.samples.direct else MOST_SHARES
+
+    def arena_bytes(self, open_blocks: int) -> Bytes:
+        """See `Work.arena_bytes`."""
+        least, wanted = self._room
+        return Bytes(least + (wanted - least) * (open_blocks - 2) // max(1, self.most_blocks - 2))
+
+    @cached_property
+    def _room(self) -> tuple[Bytes, Bytes]:
+        batch = self.spec.training.batch
+        wanted = wanted_ram(self.train, batch, self._threads)
+        return (wanted if self.samples.direct else least_ram(self.train, batch, self._threads)), wanted
+
+    @property
+    def index_bytes(self) -> int:
+        """See `Work.index_bytes`."""
+        columns = self.samples.columns
+        arrays = [*columns.row_ends.values(), *(columns.places or {}).values(), *columns.extra.values()]
+        held = sum(a.nbytes for a in arrays if not isinstance(a, np.memmap))
+        return held + 24 * len(self.samples)  # the parts of the split, and labels
+
+    @property
+    def members(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """See `Work.members`: there may be millions, and the seed says which."""
+        return (), ()
+
+    def start(self, plan: TrainPlan, folder: RunFolder, again: bool, events: Events) -> Course:
+        """See `Work.start`."""
+        from caudal.runs.work.set_course import SetCourse, look
+
+        statistics = look(
+            self.opened.kind, self.train, self.inputs, self.spec, folder, again, self.samples.digest
+        )
+        counts = None
+        if self.sought.kind in ("binary", "multiclass") and self.values is not None:
+            classes = self.sought.classes_of(self.values[self.split.train])
+            counts = np.bincount(classes[classes >= 0], minlength=len(self.sought.names))
+        return SetCourse(plan, self.opened, self.split, self.inputs, self.sought, statistics, counts)
+
+    def _split(self) -> SampleSplit:
+        spec, opened = self.spec, self.opened
+        if spec.split.fold >= spec.split.folds:
+            raise UsageError(
+                _("split.fold is {fold} and there are {folds} folds.").format(
+                    fold=spec.split.fold, folds=spec.split.folds
+                ),
+                _("Folds are counted from 0."),
+            )
+        members = opened.members
+        labels = None
+        if self.values is not None and self.sought.kind in ("binary", "multiclass"):
+            labels = self.sought.classes_of(self.values)
+            known = labels[members] >= 0
+            members, lost = members[known], int((~known).sum())
+        else:
+            lost = 0
+        notes = (_("{count} samples without a label are left out.").format(count=lost),) if lost else ()
+        if opened.split is not None and spec.split.given:
+            codes, names = opened.split
+            given = given_split(codes[members], names, spec.seed)
+            if given is not None:
+                return _numbered(given, members, notes)
+        groups = None if opened.groups is None else opened.groups[members]
+        own = None if labels is None else labels[members]
+        outer = deal_out(own, groups, len(members), spec.seed, spec.split.folds, spec.split.fold)
+        train = outer.train
+        alone = len(train) if groups is None else len(np.unique(groups[train]))
+        if alone < 2:
+            note = _("There is too little to choose the model by: it is chosen by what it is scored on.")
+            return _numbered(outer, members, (*notes, note))
+        inner = deal_out(
+            None if own is None else own[train],
+            None if groups is None else groups[train],
+            len(train),
+            spec.seed + 1,
+            min(_CHOSEN_BY, alone),
+            0,
+        )
+        found = SampleSplit(train[inner.train], train[inner.validation], outer.test, outer.warnings)
+        return _numbered(found, members, notes)
+
+    def _facts(self) -> SetFacts:
+        samples = self.samples
+        return SetFacts(
+            count=len(self.opened.members),
+            held_out=len(self.split.test),
+            files=len(samples.columns.names),
+            fields=tuple(f"{one.name} {one.dtype}{list(one.shape)}" for one in samples.fields[:8]),
+            shape=self.inputs.shape,
+            target=self.sought.line(),
+            decoded=Bytes(samples.total_bytes),
+            on_disk=Bytes(int(samples.columns.sizes.sum())),
+            samples_per_epoch=self.train.drawn,
+        )
+
+
+def _numbered(split: SampleSplit, members: Ints, notes: tuple[str, ...]) -> SampleSplit:
+    return SampleSplit(
+        members[split.train], members[split.validation], members[split.test], (*notes, *split.warnings)
+    )

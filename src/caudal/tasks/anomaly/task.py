@@ -1,0 +1,48 @@
+"""Anomalies: learn to give normal images back, and score what does not come back."""
+
+from __future__ import annotations
+
+import torch
+
+from caudal.tasks.anomaly.metrics import AnomalyScorer
+
+
+class Anomaly:
+    """Learn what is normal. With labelled anomalies compared by `image_auroc`, else by the loss."""
+
+    def __init__(
+        self,
+        labelled: bool = False,
+        image_threshold: float | None = None,
+        pixel_threshold: float | None = None,
+    ) -> None:
+        self.headline = "image_auroc" if labelled else "negative_loss"
+        self.image_threshold, self.pixel_threshold = image_threshold, pixel_threshold
+
+    def outputs(self) -> int:
+        """One channel: the score."""
+        return 1
+
+    @staticmethod
+    def target(x_BCHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> torch.Tensor:
+        """What a model has to give back: its input, NaN where a pixel is not valid."""
+        return x_BCHW if valid_BHW is None else torch.where(valid_BHW[:, None], x_BCHW, torch.nan)
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of each reconstruction over its valid values, shape (B,).
+
+        Both are (B, C, H, W); a value that is NaN in `target` does not count. A sample without any valid
+        value has loss 0.
+        """
+        known = ~torch.isnan(target)
+        gap = output.float() - torch.where(known, target, 0.0).float()
+        square = torch.where(known, gap * gap, 0.0)
+        return square.sum((1, 2, 3)) / known.sum((1, 2, 3)).clamp(min=1)
+
+    def probabilities(self, scores_B1HW: torch.Tensor) -> torch.Tensor:
+        """The scores as they are, float32: they have no upper end."""
+        return scores_B1HW.float()
+
+    def scorer(self) -> AnomalyScorer:
+        """A new, empty scorer, with the thresholds of this task."""
+        return AnomalyScorer(self.image_threshold, self.pixel_threshold)

@@ -1,0 +1,1 @@
+"""Classes, labels or numbers for a graph, or for each of its nodes."""

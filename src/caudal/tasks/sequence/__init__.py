@@ -1,0 +1,1 @@
+"""Classes, labels or numbers for a sequence, or for each of its steps."""

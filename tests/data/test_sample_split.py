@@ -1,0 +1,73 @@
+"""A split tears no group apart, gives every part its share of each class, and does as the data say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caudal.core.errors import DataError
+from caudal.data.sample_split import deal_out, given_split
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=20, max_size=200),
+    per_group=st.integers(1, 4),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 9),
+)
+def test_every_sample_is_on_one_side_and_groups_stay_together(
+    labels: list[int], per_group: int, folds: int, seed: int
+) -> None:
+    count = len(labels)
+    groups = np.arange(count) // per_group
+    held = []
+    for fold in range(folds):
+        found = deal_out(np.array(labels), groups, count, seed, folds, fold)
+        assert not set(found.train) & set(found.test)
+        assert sorted([*found.train, *found.test]) == list(range(count))
+        assert not set(groups[found.train]) & set(groups[found.test])
+        held += found.test.tolist()
+    assert sorted(held) == list(range(count))
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(5, 60), min_size=2, max_size=4), seed=st.integers(0, 9))
+def test_without_groups_every_class_has_its_share_up_to_one_sample(counts: list[int], seed: int) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    found = deal_out(labels, None, len(labels), seed, 5, 0)
+    held = np.bincount(labels[found.test], minlength=len(counts))
+    assert (np.abs(held - np.array(counts) / 5) <= 1).all()
+
+
+def test_groups_of_one_class_are_dealt_out_evenly() -> None:
+    labels = np.repeat([0, 1], [80, 40])
+    groups = np.arange(120) // 4
+    for fold in range(5):
+        found = deal_out(labels, groups, 120, 3, 5, fold)
+        assert np.bincount(labels[found.test]).tolist() == [16, 8]
+
+
+def test_a_split_of_the_data_is_used_as_it_is() -> None:
+    codes = np.array([0, 0, 1, 2, 0, 2])
+    found = given_split(codes, ("train", "val", "test"), 0)
+    assert found is not None
+    assert [found.train.tolist(), found.validation.tolist(), found.test.tolist()] == [[0, 1, 4], [2], [3, 5]]
+    assert given_split(codes, ("a", "b", "c"), 0) is None
+
+
+def test_without_a_part_to_choose_by_a_tenth_is_taken_from_what_is_learned() -> None:
+    codes = np.repeat([0, 1], [100, 20])
+    found = given_split(codes, ("Train", "Test"), 0)
+    assert found is not None
+    assert len(found.validation) == 10
+    assert set(found.validation) < set(range(100))
+    assert not set(found.validation) & set(found.train)
+    assert found.test.tolist() == list(range(100, 120))
+
+
+def test_fewer_groups_than_parts_are_an_error() -> None:
+    with pytest.raises(DataError, match="3 samples or groups"):
+        deal_out(None, np.array([0, 0, 1, 1, 2]), 5, 0, 5, 0)
