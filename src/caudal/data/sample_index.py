@@ -125,7 +125,7 @@ def _arrangement(
         alone = _look(name, size_bytes, reader, whole=True).part
     except UnreadableFile:
         return False, ()  # a format whose files always hold many
-    if alone.fields == part.fields:
+    if part.extra or alone.fields == part.fields:
         return False, ()  # a format that knows no difference
     # A number beside the arrays belongs to all of the file; and a lone array may be either.
     more, many = len(alone.fields) > len(part.fields), len(part.fields) > 1
@@ -178,7 +178,23 @@ def _join(
     )
     left_out = tuple(sorted({text for one in found for text in one.part.left_out}))
     scratch = max(one.part.scratch_bytes for one in found)
-    return SampleSet(root, fields, columns, reader, whole, scratch, notes + left_out)
+    made = SampleSet(root, fields, columns, reader, whole, scratch, notes + left_out)
+    for name in found[0].part.extra:
+        made = _with_known(made, name, found)
+    return made
+
+
+def _with_known(samples: SampleSet, name: str, found: list[_Found]) -> SampleSet:
+    """The set with a field that files know without being read, its texts numbered alike in all of them."""
+    if not all(name in one.part.extra for one in found):
+        return samples
+    every = tuple(sorted(set().union(*(one.part.extra[name][1] for one in found))))
+    number = {text: code for code, text in enumerate(every)}
+    codes = [
+        np.array([number[text] for text in texts], np.int64)[values]
+        for values, texts in (one.part.extra[name] for one in found)
+    ]
+    return with_extra(samples, name, np.concatenate(codes), every)
 
 
 def _raw_blocks(fields: tuple[Field, ...], rows: dict[str, Ints], file_ends: Ints) -> tuple[Ints, Ints]:

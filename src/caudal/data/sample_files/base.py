@@ -61,8 +61,9 @@ class Part:
     of each sample's first byte, for every field; then nothing has to be decoded, and `ends` may say that
     every sample is a block. `checks` (blocks, fields) are the CRC-32 of each field's bytes, where the file
     has them; then `ends` says what they cover. `scratch_bytes` is the most that `read` holds beside its
-    result, for one block. `left_out` are sentences about what of the file is not read. `notes` are the
-    reader's own, so that it need not look at the header again for every block.
+    result, for one block. `left_out` are sentences about what of the file is not read. `extra[name]` are
+    whole numbers that are known without reading, one a sample, and the texts behind them: a field that no
+    block holds. `notes` are the reader's own, so that it need not look at the header again for every block.
     """
 
     fields: tuple[Field, ...]
@@ -73,6 +74,7 @@ class Part:
     scratch_bytes: int = 0
     codec: str = "raw"
     left_out: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[Array, tuple[str, ...]]] = field(default_factory=dict)
     notes: object = None
 
     @property

@@ -7,7 +7,7 @@ Arrays that `np.savez` stored are never decoded: their places in the file are gi
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +18,7 @@ from caudal.data.byte_file import ByteFile
 from caudal.data.sample_files.arrangement import Coding, Stored, companions, one_by_one, whole_file
 from caudal.data.sample_files.array_stream import PIECE_BYTES, ArrayHeader, array_header, pour
 from caudal.data.sample_files.base import Array, Part
+from caudal.data.sample_files.given_parts import given_parts, join_parts
 from caudal.data.sample_files.number_types import why_no_number
 from caudal.data.sample_files.zip_records import checked_records, open_zip, record_start
 from caudal.data.unreadable import unreadable
@@ -52,15 +53,25 @@ class NpzReader:
             coding = Coding("npz", scratch_bytes + _INFLATE_BYTES)
             if whole:
                 return whole_file(path, arrays, coding, left_out)
-            fields, ends = companions(path, arrays, lambda name: _values(archive, name, path))
-            return one_by_one(path, fields, ends, coding, left_out)
+
+            def rows_of(given: Sequence[Stored], called: Mapping[str, str]) -> Part:
+                fields, ends = companions(path, given, lambda n: _values(archive, called.get(n, n), path))
+                return one_by_one(path, fields, ends, coding, left_out)
+
+            if given := given_parts(arrays):
+                return join_parts(path, given, lambda one: rows_of(one.arrays, one.called))
+            return rows_of(arrays, {})
 
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
         """See `SampleReader.read`."""
         with open_zip(file) as archive:
             records = checked_records(file, archive)
+            called: Mapping[str, str] = {}
+            if isinstance(part.notes, tuple):  # a block for each part that the file names
+                called = part.notes[block].called
             for field in part.fields:
-                _pour_record(archive, records.get(field.name + _SUFFIX), into[field.name], Path(file.name))
+                record = records.get(called.get(field.name, field.name) + _SUFFIX)
+                _pour_record(archive, record, into[field.name], Path(file.name))
 
 
 def _header(archive: zipfile.ZipFile, record: zipfile.ZipInfo, path: Path) -> ArrayHeader:
