@@ -12,6 +12,7 @@ MODELS = Registry(
         "autoencoder": "caudal.models.autoencoder:Autoencoder",
         "patch_memory": "caudal.models.patch_memory:PatchMemory",
         "rx": "caudal.models.rx:Rx",
+        "backbone": "caudal.models.backbone:Backbone",
         "residual": "caudal.models.residual:ResidualNet",
         "recurrent": "caudal.models.recurrent:Recurrent",
         "temporal": "caudal.models.temporal:Temporal",

@@ -19,6 +19,7 @@ from caudal.tasks.base import MapTask, Task
 from caudal.training.adamw import AdamW
 from caudal.training.average import Average
 from caudal.training.precision import Precision
+from caudal.training.stages import HasHead
 from caudal.training.step import Parts, Prepare, Stepper, equal_parts
 
 
@@ -63,20 +64,27 @@ def make_stepper(
     micro_batch: int,
 ) -> tuple[Stepper, Average]:
     """All that a training step needs, and the averaged weights beside it."""
-    lever = micro_batches(spec)
+    lever, settings = micro_batches(spec), spec.training
+    body = list(model.body_parameters()) if isinstance(model, HasHead) and settings.body_rate < 1 else []
     stepper = Stepper(
         model=model,
         task=task,
-        optimizer=AdamW(model.parameters(), spec.training.learning_rate, spec.training.weight_decay),
+        optimizer=AdamW(
+            model.parameters(),
+            settings.learning_rate,
+            settings.weight_decay,
+            slower=body,
+            slower_rate=settings.body_rate,
+        ),
         scaler=precision.scaler(),
         precision=precision,
         prepare=prepare,
         parts=parts or equal_parts,
         micro_batch=micro_batch,
-        clip=spec.training.clip,
+        clip=settings.clip,
         smaller=[size for size in lever.positions() if lever.is_exact(size)],
     )
-    return stepper, Average(model, spec.training.average)
+    return stepper, Average(model, settings.average)
 
 
 def probabilities_of(card: weights.ModelCard) -> Callable[[torch.Tensor], torch.Tensor]:

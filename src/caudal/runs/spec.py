@@ -103,6 +103,8 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """What a task sets where a spec says nothing, by section."""
+LEARNED_ELSEWHERE = {"head_first": 0.2, "body_rate": 0.1}
+"""What else is set for a model whose weights come from elsewhere."""
 
 
 class RunSpec(Frozen):
@@ -134,6 +136,10 @@ class RunSpec(Frozen):
                 continue  # the rest of a default goes with its own model
             if isinstance(given, dict):
                 filled[section] = {**keys, **given}
+        model, training = filled.get("model"), filled.get("training", {})
+        learned = isinstance(model, dict) and dict(model.get("config") or {}).get("source")
+        if learned and isinstance(training, dict):
+            filled["training"] = {**LEARNED_ELSEWHERE, **training}
         return filled
 
     def same_run(self, other: RunSpec) -> bool:

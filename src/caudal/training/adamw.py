@@ -16,7 +16,8 @@ from torch import nn
 class AdamW:
     """Steps over `weights`; two numbers of state a weight, laid out in memory as the weights are.
 
-    `param_groups` holds the one group whose `lr` is the rate of the next step.
+    Those of `slower` learn at the share `slower_rate` of the rate. `param_groups` are both, each with the
+    `lr` of the next step and its `share` of the rate.
     """
 
     def __init__(
@@ -26,31 +27,47 @@ class AdamW:
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        slower: Iterable[nn.Parameter] = (),
+        slower_rate: float = 1.0,
     ) -> None:
         self._weights = list(weights)
-        self.param_groups: list[dict[str, Any]] = [{"params": self._weights, "lr": lr}]
+        late = {id(w) for w in slower}
+        shares = [(1.0, [w for w in self._weights if id(w) not in late])]
+        if late:
+            shares.append((slower_rate, [w for w in self._weights if id(w) in late]))
+        self.param_groups: list[dict[str, Any]] = [
+            {"params": params, "lr": lr * share, "share": share} for share, params in shares
+        ]
         self._decay, self._betas, self._eps = weight_decay, betas, eps
         self._steps = [torch.zeros((), device=w.device) for w in self._weights]
         self._means = [torch.zeros_like(w, requires_grad=False) for w in self._weights]
         self._squares = [torch.zeros_like(w, requires_grad=False) for w in self._weights]
+        self._number = {id(w): k for k, w in enumerate(self._weights)}
+
+    def set_rate(self, rate: float) -> None:
+        """Take the next steps at `rate`, each group at its share of it."""
+        for group in self.param_groups:
+            group["lr"] = rate * group["share"]
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every weight that has a gradient."""
-        rows = [
-            (w, w.grad, m, s, t)
-            for w, m, s, t in zip(self._weights, self._means, self._squares, self._steps, strict=True)
-            if w.grad is not None
-        ]
-        if not rows:
-            return
-        weights, gradients, means, squares, steps = (list(column) for column in zip(*rows, strict=True))
-        torch._foreach_add_(steps, 1)
-        torch._fused_adamw_(
-            weights, gradients, means, squares, [], steps,
-            lr=self.param_groups[0]["lr"], beta1=self._betas[0], beta2=self._betas[1],
-            weight_decay=self._decay, eps=self._eps, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        for group in self.param_groups:
+            rows = [
+                (w, w.grad, self._means[k], self._squares[k], self._steps[k])
+                for w in group["params"]
+                if w.grad is not None
+                for k in (self._number[id(w)],)
+            ]
+            if not rows:
+                continue
+            weights, gradients, means, squares, steps = (list(column) for column in zip(*rows, strict=True))
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                weights, gradients, means, squares, [], steps,
+                lr=group["lr"], beta1=self._betas[0], beta2=self._betas[1],
+                weight_decay=self._decay, eps=self._eps, amsgrad=False, maximize=False,
+            )  # fmt: skip
 
     def zero_grad(self) -> None:
         """Let go of the gradients."""

@@ -18,6 +18,7 @@ from caudal.training.average import Average
 from caudal.training.checkpoint import Progress
 from caudal.training.schedule import learning_rate
 from caudal.training.settings import TrainingSettings
+from caudal.training.stages import Stages
 from caudal.training.step import StepBatch, Stepper
 from caudal.training.stop import Stop
 
@@ -41,6 +42,7 @@ class Loop:
     keep_best: Callable[[nn.Module, Metrics], None]
     samples_per_epoch: int
     stop: Stop
+    stages: Stages
 
     def run(self, batches: Iterable[StepBatch]) -> Progress:
         """Train from `progress.step` to the end, over `batches` that begin at that step.
@@ -87,6 +89,7 @@ class Loop:
     def _step(self, batch: StepBatch) -> None:
         began = time.perf_counter()
         step = self.progress.step
+        self.stages.begin(step)
         rate = learning_rate(step, self.settings.steps, self.settings.learning_rate, self.settings.warm_up)
         loss = self.stepper.run(batch, rate)
         self.average.update(self.stepper.model, step)

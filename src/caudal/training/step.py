@@ -80,8 +80,7 @@ class Stepper:
         """
         self.model.train()
         total = self._gradient(batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.set_rate(rate)
         optimizer = cast(torch.optim.Optimizer, self.optimizer)  # as far as a scaler looks, it is one
         self.scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)

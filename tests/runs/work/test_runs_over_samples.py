@@ -271,3 +271,61 @@ def test_samples_without_a_label_are_left_out_and_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=draw.normal(size=(60, 5, 2)).astype(np.float32), y=y)
     plan = caudal.plan(spec("sequence", tmp_path))
     assert any("10 samples without a label" in text for text in plan.warnings)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_weights_from_elsewhere_learn_the_head_first_and_come_back(
+    pictures: Path, tmp_path: Path, kind: str
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    source = tmp_path / "pretrained"
+    if kind == "resnet":
+        config = transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5
+        )
+        net = transformers.ResNetForImageClassification(config)
+    else:
+        config = transformers.ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=32,
+            patch_size=8,
+            num_labels=5,
+        )
+        net = transformers.ViTForImageClassification(config)
+    net.save_pretrained(source)
+    made = spec(
+        "classification",
+        pictures,
+        data={"image_px": 32},
+        model={"name": "backbone", "config": {"source": str(source)}},
+        training={"steps": 10, "batch": 8, "checkpoint_steps": 2, "average": 0},
+    )
+    assert (made.training.head_first, made.training.body_rate) == (0.2, 0.1)
+    rested: list[bool] = []
+
+    def watch(event: Any) -> None:
+        from safetensors import safe_open
+
+        from caudal.core.events import CheckpointSaved
+
+        if isinstance(event, CheckpointSaved) and not rested:
+            before = net.state_dict()
+            with safe_open(event.path, framework="pt") as file:
+                names = [n for n in file.keys() if n.startswith("model.net.") and n.endswith("weight")]  # noqa: SIM118
+                same = [
+                    torch.equal(file.get_tensor(name), before[name.removeprefix("model.net.")])
+                    for name in names
+                    if name.removeprefix("model.net.") in before and "classifier" not in name
+                ]
+            rested.append(all(same) and len(same) > 3)
+
+    caudal.train(made, out=tmp_path / "run", ram="1GiB", listeners=[watch])
+    assert rested == [True]
+    again = caudal.evaluate(tmp_path / "run", pictures)
+    assert again.metrics is not None
+    assert again.metrics["samples"] == 48

@@ -38,6 +38,7 @@ from caudal.tasks.base import Metrics
 from caudal.training import checkpoint, precision
 from caudal.training.checkpoint import Progress
 from caudal.training.loop import Loop
+from caudal.training.stages import Stages
 from caudal.training.stop import Stop
 
 
@@ -148,6 +149,8 @@ class _Training:
     def _steps(self, course: Course, number: precision.Precision, samples_per_epoch: int) -> None:
         """From the last checkpoint to the end; the best model is in the folder then."""
         model = course.make_model()
+        for text in getattr(model, "notes", ()):
+            self.account.warn(text)
         if not checkpoint.found(self.folder.checkpoints) and course.fit(model):
             weights.save(self.folder.model, model, course.card(model, {}))
             return
@@ -178,6 +181,7 @@ class _Training:
             keep_best=keep_best,
             samples_per_epoch=samples_per_epoch,
             stop=self.stop,
+            stages=Stages(model, int(self.spec.training.head_first * self.spec.training.steps)),
         )
         if progress.stopped or progress.step >= self.spec.training.steps:
             return

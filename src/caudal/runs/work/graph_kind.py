@@ -30,6 +30,8 @@ from caudal.runs.work.series import (
 from caudal.runs.work.sought import Sought
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from caudal.training.step import Parts
 
 ATTRIBUTES = "edge_attr"
@@ -85,6 +87,10 @@ class Graphs:
                 edges.add(values.reshape(-1, inputs.config["edge_inputs"]).astype(np.float64))
         made = GraphScaling(nodes=nodes.result(), edges=edges.result() if edges is not None else None)
         return Statistics(values=made.model_dump(mode="json"), warnings=missing_words(made.nodes))
+
+    def statistics_of(self, model: nn.Module) -> Statistics | None:
+        """See `Kind.statistics_of`: none comes from elsewhere."""
+        return None
 
     def make_task(
         self, spec: RunSpec, sought: Sought, counts: Ints | None, chosen: Mapping[str, Any]

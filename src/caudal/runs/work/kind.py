@@ -17,6 +17,7 @@ from caudal.tasks.base import Metrics, Task
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from caudal.training.step import Parts
 
@@ -91,6 +92,10 @@ class Kind(Protocol):
 
     def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
         """What the samples to train on say of their numbers."""
+        ...
+
+    def statistics_of(self, model: nn.Module) -> Statistics | None:
+        """What a model that was learned elsewhere expects; `None`: as the data say."""
         ...
 
     takes_groups: ClassVar[bool]

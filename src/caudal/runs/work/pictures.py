@@ -21,11 +21,13 @@ from caudal.runs.work.sought import Sought
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from caudal.training.step import Parts
 
 _LOOKED_AT = 512  # pictures
 _PIXELS = 2000  # of each
+_STRAIGHT = 1e-4
 
 
 class Pictures:
@@ -69,6 +71,25 @@ class Pictures:
         plain = Normalization.plain(inputs.count)
         made = plain.model_copy(
             update={"centre": (centre,), "slope": (slope,), "offset": (offset,), "scale": (scale,)}
+        )
+        return Statistics(values=made.model_dump(mode="json"))
+
+    def statistics_of(self, model: nn.Module) -> Statistics | None:
+        """See `Kind.statistics_of`: mean and deviation of values from 0 to 1."""
+        known = getattr(model, "normalization", None)
+        if known is None:
+            return None
+        from caudal.data.normalize import Normalization
+
+        mean, deviation = known
+        # Bent so little that it is a straight line.
+        made = Normalization.plain(len(mean)).model_copy(
+            update={
+                "centre": (tuple(255 * m for m in mean),),
+                "slope": ((_STRAIGHT,) * len(mean),),
+                "offset": ((0.0,) * len(mean),),
+                "scale": (tuple(1 / (_STRAIGHT * 255 * d) for d in deviation),),
+            }
         )
         return Statistics(values=made.model_dump(mode="json"))
 

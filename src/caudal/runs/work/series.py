@@ -22,6 +22,8 @@ from caudal.runs.work.set_stream import scoring_batches
 from caudal.runs.work.sought import Sought
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from caudal.training.step import Parts
 
 NAMES = ("x", "sequence", "series", "features", "signal", "data", "inputs", "input")
@@ -65,6 +67,10 @@ class Series:
             )
         scaling = moments.result()
         return Statistics(values=scaling.model_dump(mode="json"), warnings=missing_words(scaling))
+
+    def statistics_of(self, model: nn.Module) -> Statistics | None:
+        """See `Kind.statistics_of`: none comes from elsewhere."""
+        return None
 
     def make_task(
         self, spec: RunSpec, sought: Sought, counts: Ints | None, chosen: Mapping[str, Any]

@@ -93,9 +93,13 @@ class SetCourse:
 
     def make_model(self) -> nn.Module:
         """See `Course.make_model`."""
-        return assemble.make_model(
+        model = assemble.make_model(
             self._spec, self._inputs.count, self.task.outputs(), self._plan.device, self._inputs.config
         )
+        known = self._opened.kind.statistics_of(model)
+        if known is not None:  # weights learned elsewhere want numbers as they had them there
+            self._statistics = known
+        return model
 
     def prepare(self) -> Prepare:
         """See `Course.prepare`."""
