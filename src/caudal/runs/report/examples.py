@@ -7,7 +7,7 @@ the run's own budget.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,30 +32,15 @@ from caudal.runs.folder import RunFolder
 from caudal.runs.loaded import Loaded, load_model
 from caudal.runs.plan import TrainPlan
 from caudal.runs.report import paint
+from caudal.runs.report.example import MOST, SIDE_PX, Example
 from caudal.runs.scoring import ArraySource
 from caudal.runs.tiling import Tiling, candidates
 from caudal.tasks import TASKS
 
-MOST = 6
-SIDE_PX = 512
 _LARGEST_BLOCK = Bytes(64 * MIB)  # an image whose pieces decode to more than this is not opened
 _SEARCHED_BLOCK = Bytes(8 * MIB)  # past this the middle is shown, whatever is there
 _LARGEST_TILE_PX = 384
 _TILE_SHARE = 0.5  # of what the budget leaves beside the libraries
-
-
-@dataclass(frozen=True)
-class Example:
-    """One window as PNG bytes: the picture, and three layers over it."""
-
-    name: str
-    window: Window
-    whole: bool
-    headline: float | None
-    photo: bytes
-    truth: bytes
-    prediction: bytes
-    difference: bytes
 
 
 def draw_examples(folder: RunFolder, plan: TrainPlan) -> tuple[list[Example], str]:
@@ -148,9 +133,9 @@ def _example(
     strip = paint.strip_png(picture, layers)
     _write(folder.examples / f"{number}-{name}.png", strip)
     whole = window == Window(0, 0, int(index.height[i]), int(index.width[i]))
-    return Example(
-        name, window, whole, headline, paint.photo_png(picture), *(paint.layer_png(layer) for layer in layers)
-    )
+    names = (_("Truth"), _("Prediction"), _("Difference"))
+    drawn = tuple((word, paint.layer_png(layer)) for word, layer in zip(names, layers, strict=True))
+    return Example(name, window, whole, headline, paint.photo_png(picture), drawn)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -15,9 +15,12 @@ from caudal import __version__
 from caudal.core.messages import _, language
 from caudal.core.units import Bytes
 from caudal.data.locations import relocated
+from caudal.runs.facts import SetFacts
 from caudal.runs.report import axes, paint
 from caudal.runs.report.curves import curves
-from caudal.runs.report.examples import Example, draw_examples
+from caudal.runs.report.example import Example
+from caudal.runs.report.examples import draw_examples
+from caudal.runs.report.odd_examples import draw_odd_examples
 from caudal.runs.report.promise import POOLS, pool_page, promises
 from caudal.runs.report.story import Story
 from caudal.runs.report.words import is_count, metric_name, outcome_word
@@ -33,7 +36,7 @@ def render(story: Story) -> str:
         lstrip_blocks=True,
     )
     env.globals["_"] = _
-    examples, why = draw_examples(story.folder, story.plan) if story.plan else ([], _("The run has no plan."))
+    examples, why = _examples(story)
     return env.get_template("page.html.j2").render(
         language=language(),
         version=__version__,
@@ -60,6 +63,13 @@ def render(story: Story) -> str:
         commands=_commands(story),
         spec=story.spec.to_toml(),
     )
+
+
+def _examples(story: Story) -> tuple[list[Example], str]:
+    if story.plan is None:
+        return [], _("The run has no plan.")
+    draw = draw_odd_examples if story.spec.task == "anomaly" else draw_examples
+    return draw(story.folder, story.plan)
 
 
 def _headline(story: Story) -> dict[str, str] | None:
@@ -169,15 +179,12 @@ def _shown(number: int, example: Example) -> dict[str, Any]:
         "number": number,
         "name": example.name,
         "where": where.format(height=window.height, width=window.width, row=window.row, col=window.col),
-        "value": axes.figure(example.headline),
+        "figure": example.figure_name,
+        "value": axes.figure(example.figure),
         "height": window.height,
         "width": window.width,
         "photo": _data_uri(example.photo),
-        "panels": [
-            (_("Truth"), _data_uri(example.truth)),
-            (_("Prediction"), _data_uri(example.prediction)),
-            (_("Difference"), _data_uri(example.difference)),
-        ],
+        "panels": [(name, _data_uri(layer)) for name, layer in example.layers],
     }
 
 
@@ -187,6 +194,9 @@ def _data_uri(png: bytes) -> Markup:
 
 def _legend(story: Story) -> list[tuple[str, str]]:
     """Colours of the example maps and what they mean."""
+    if story.spec.task == "anomaly":
+        odd = paint.CLASS_COLOURS[0]
+        return [(_("above the threshold"), f"rgb{odd}")]
     names = _class_names(story)
     classes = [
         (_("class {name}").format(name=name), paint.CLASS_COLOURS[k % len(paint.CLASS_COLOURS)])
@@ -210,8 +220,26 @@ def _commands(story: Story) -> list[tuple[str, str]]:
         spec = shlex.quote(str(story.folder.spec))
         rows.append((_("Go on from the last checkpoint"), f"caudal train {spec} -o {run}"))
     if story.folder.model.is_dir():
-        rows += [
-            (_("Map a raster or a folder of images"), f"caudal predict {run} IMAGE.tif -o MAP.tif"),
-            (_("Score other images with masks"), f"caudal evaluate {run} {data}"),
-        ]
+        rows += _uses(story, run, data)
     return [*rows, (_("Write this page again"), f"caudal report {run}")]
+
+
+def _uses(story: Story, run: str, data: str) -> list[tuple[str, str]]:
+    """What a model of the task is used for."""
+    if story.plan is not None and isinstance(story.plan.facts, SetFacts):
+        rows = [
+            (_("Write a row for each sample of another set"), f"caudal predict {run} DATA -o TABLE.csv"),
+            (_("Score another set"), f"caudal evaluate {run} {data}"),
+        ]
+        if story.spec.task == "classification":
+            rows.append((_("See what speaks for a class"), f"caudal explain {run} IMAGE.jpg -o WHY.html"))
+        return rows
+    score = (
+        _("Score images that were judged")
+        if story.spec.task == "anomaly"
+        else _("Score other images with masks")
+    )
+    return [
+        (_("Map a raster or a folder of images"), f"caudal predict {run} IMAGE.tif -o MAP.tif"),
+        (score, f"caudal evaluate {run} {data}"),
+    ]

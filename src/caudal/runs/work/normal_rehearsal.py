@@ -38,8 +38,10 @@ class NormalRehearsal:
     parts: Parts | None = None
     config: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, spec: RunSpec, bands: int, dtype: str, patch_px: int, pieces: dict[str, Any]) -> None:
-        self.inputs = bands
+    def __init__(
+        self, spec: RunSpec, bands: int, dtype: str, patch_px: int, pieces: dict[str, Any], labelled: bool
+    ) -> None:
+        self.inputs, self._labelled = bands, labelled
         self._spec, self._dtype, self._patch_px = spec, dtype, patch_px
         self._pieces = Pieces.model_validate(pieces)
         self._normalization = Normalization.plain(bands)
@@ -53,7 +55,7 @@ class NormalRehearsal:
 
     def make_task(self) -> Task:
         """See `Rehearsal.make_task`."""
-        return Anomaly()
+        return Anomaly(self._labelled)
 
     def prepare(self, device: str) -> Prepare:
         """See `Rehearsal.prepare`."""

@@ -71,6 +71,7 @@ class NormalScenes:
             "dtype": str(self.data.index.dtype),
             "patch_px": self.patch_px,
             "pieces": pieces.model_dump(mode="json"),
+            "labelled": any(one.anomalous for one in self.data.judged),
         }
 
     @property

@@ -1,0 +1,113 @@
+"""Example maps of an anomaly model: where it sees what is odd, and what of that is above its threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from caudal.core.errors import CaudalError
+from caudal.core.geometry import Window
+from caudal.core.messages import _
+from caudal.data.locations import located, relocated
+from caudal.data.mvtec import Judged, good_images, judged_images
+from caudal.data.readers import reader_for
+from caudal.runs.anomalies import Thresholds
+from caudal.runs.folder import RunFolder
+from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.plan import TrainPlan
+from caudal.runs.report import heat, paint
+from caudal.runs.report.example import MOST, SIDE_PX, Example
+from caudal.runs.tiling import candidates
+from caudal.runs.work.normal_course import maps_of
+
+_LARGEST_PX = 2048  # the side of the largest image that is drawn: all of it is scored
+_LARGEST_TILE_PX = 384
+
+
+def draw_odd_examples(folder: RunFolder, plan: TrainPlan) -> tuple[list[Example], str]:
+    """Images that were judged, of each kind, or good ones where none was: spread evenly, not the best.
+
+    And, where there are none, why.
+    """
+    if not folder.model.is_dir():
+        return [], _("No model was stored yet.")
+    try:
+        return list(_examples(folder, plan)), ""
+    except CaudalError as error:
+        return [], str(error)
+
+
+def _examples(folder: RunFolder, plan: TrainPlan) -> Iterator[Example]:
+    loaded = load_model(folder.path, plan.device)
+    thresholds = Thresholds.of(loaded, folder.path)
+    for one in _chosen(plan):
+        header = reader_for(one.path).header(one.path)
+        if max(header.height, header.width) <= _LARGEST_PX:
+            yield _example(loaded, one, thresholds)
+
+
+def _chosen(plan: TrainPlan) -> list[Judged]:
+    found: list[Judged] = []
+    for text in plan.spec.data.images:
+        root = located(text)
+        if isinstance(root, Path) and root.is_dir():
+            known = judged_images(root) if (root / "test").is_dir() else []
+            found += known or [Judged(path, "", None) for path in good_images(root)]
+        else:
+            found.append(Judged(Path(str(relocated(text))), "", None))
+    odd, good = [one for one in found if one.anomalous], [one for one in found if not one.anomalous]
+    return _spread(odd, MOST - 2 if good else MOST) + _spread(good, 2 if odd else MOST)
+
+
+def _spread(found: Sequence[Judged], most: int) -> list[Judged]:
+    picks = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
+    return [found[k] for k in picks]
+
+
+def _example(loaded: Loaded, one: Judged, thresholds: Thresholds) -> Example:
+    multiple, context = int(loaded.model.multiple_px), int(loaded.model.receptive_field_px)  # type: ignore[arg-type]
+    fitting = [t for t in candidates(context, multiple, exact=False) if t.side_px <= _LARGEST_TILE_PX]
+    tiling = fitting[0] if fitting else candidates(context, multiple, exact=False)[-1]
+    with reader_for(one.path).open(one.path) as source:
+        header = source.header
+        whole = Window(0, 0, header.height, header.width)
+        pixels = source.read(whole)
+    scores_HW = np.zeros((header.height, header.width), np.float32)
+    for window, part_HW in maps_of(one.path, loaded.normalization, loaded.forward, tiling):
+        scores_HW[window.slices] = np.nan_to_num(part_HW, nan=0.0)
+    order = loaded.normalization.order[loaded.normalization.layout_for(header.band_names)]
+    shown = [order[band] for band in paint.composite_bands(header.band_names, len(order))]
+    picture = paint.stretched(pixels.x_HWC[:, :, shown], pixels.valid_HW)
+    shrink = min(1.0, SIDE_PX / max(header.height, header.width))
+    size = max(1, round(header.height * shrink)), max(1, round(header.width * shrink))
+    small: paint.Picture = heat.resized(picture, size).astype(np.uint8)
+    above_HW = heat.resized((scores_HW > thresholds.pixel).astype(np.float32), size) > 0.5
+    layers = [
+        (_("Heat map"), heat.heat_png(heat.levels(scores_HW, size))),
+        (_("Above the threshold"), paint.layer_png(paint.class_layer(_rim(above_HW), 2))),
+    ]
+    if one.mask is not None:
+        with reader_for(one.mask).open(one.mask) as mask:
+            truth_HW = (mask.read(whole).x_HWC[:, :, 0] > 0).astype(np.float32)
+        rim_HW = _rim(heat.resized(truth_HW, size) > 0.5)
+        layers.append((_("Truth"), paint.layer_png(paint.class_layer(rim_HW, 2))))
+    name = f"{one.path.stem} ({one.kind})" if one.kind else one.path.stem
+    return Example(
+        name,
+        Window(0, 0, *size),
+        True,
+        float(scores_HW.max()),
+        paint.photo_png(small),
+        tuple(layers),
+        _("score"),
+    )
+
+
+def _rim(mask_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """The edge of a mask, two pixels wide: what lies inside stays to be seen."""
+    inner_HW = cv2.erode(mask_HW.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    return (mask_HW & ~inner_HW).astype(np.uint8)
