@@ -24,6 +24,13 @@ from caudal.models import MODELS, tensor_file
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+_OF_BARE_FILES = {
+    "unet": "segmentation",
+    "autoencoder": "anomaly",
+    "patch_memory": "anomaly",
+    "rx": "anomaly",
+}
+"""Kinds that weights alone say enough of to be used, and their tasks."""
 
 
 class ModelCard(Frozen):
@@ -136,13 +143,13 @@ def _model_of(
     state: dict[str, torch.Tensor], path: Path, dtype: torch.dtype | None
 ) -> tuple[nn.Module, ModelCard]:
     shapes = {name: tuple(value.shape) for name, value in state.items()}
-    for name in MODELS.names():
+    for name, task in _OF_BARE_FILES.items():
         with torch.device("meta"):
             model = MODELS.get(name).from_shapes(shapes)
         if model is not None:
             model.load_state_dict({key: _as(value, dtype) for key, value in state.items()}, assign=True)
             card = ModelCard(
-                task="segmentation",
+                task=task,
                 architecture=name,
                 config=model.config.model_dump(),
                 bands=model.bands,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from caudal.tasks.anomaly.metrics import AnomalyScorer
+
+if TYPE_CHECKING:  # whoever only plans has no torch
+    import torch
 
 
 class Anomaly:
@@ -26,7 +29,9 @@ class Anomaly:
     @staticmethod
     def target(x_BCHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> torch.Tensor:
         """What a model has to give back: its input, NaN where a pixel is not valid."""
-        return x_BCHW if valid_BHW is None else torch.where(valid_BHW[:, None], x_BCHW, torch.nan)
+        if valid_BHW is None:
+            return x_BCHW
+        return x_BCHW.masked_fill(~valid_BHW[:, None], float("nan"))
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Mean squared error of each reconstruction over its valid values, shape (B,).
@@ -34,14 +39,13 @@ class Anomaly:
         Both are (B, C, H, W); a value that is NaN in `target` does not count. A sample without any valid
         value has loss 0.
         """
-        known = ~torch.isnan(target)
-        gap = output.float() - torch.where(known, target, 0.0).float()
-        square = torch.where(known, gap * gap, 0.0)
-        return square.sum((1, 2, 3)) / known.sum((1, 2, 3)).clamp(min=1)
+        unknown = target.isnan()
+        gap = (output.float() - target.float().masked_fill(unknown, 0.0)).masked_fill(unknown, 0.0)
+        return gap.square().sum((1, 2, 3)) / (~unknown).sum((1, 2, 3)).clamp(min=1)
 
-    def probabilities(self, scores_B1HW: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, output: torch.Tensor) -> torch.Tensor:
         """The scores as they are, float32: they have no upper end."""
-        return scores_B1HW.float()
+        return output.float()
 
     def scorer(self) -> AnomalyScorer:
         """A new, empty scorer, with the thresholds of this task."""
