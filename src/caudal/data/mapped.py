@@ -6,6 +6,9 @@ call, or files are not local, samples are copied instead (see `sample_stream`).
 
 Files stay mapped: a sample that comes again, and whose pages are still there, costs nothing at all. What the
 consumer changed in place is a private copy of a page; `clean` finds such copies and drops them.
+
+Of a set that is larger than memory only so many files as memory can hold are left to the page cache: what
+has to make room for the next before it is wanted again is better read past it (see `uncached_file`).
 """
 
 from __future__ import annotations
@@ -30,11 +33,13 @@ from caudal.data.locations import is_remote, open_bytes
 from caudal.data.sample_files.base import Array, Field
 from caudal.data.sample_set import SampleSet
 from caudal.data.unreadable import unreadable
+from caudal.memory.limits import available_ram
 
 WORTH_BYTES = 256 * 2**10  # below, a copy is as cheap as changing the page tables
 _POPULATE_READ = 22  # linux/mman.h, since Linux 5.14
 _MOST_FILES = 4096
 _MOST_BYTES = 4 * 2**30  # their page tables take 8 MiB
+_CACHE_SHARE = 0.5  # of the memory that is free; the rest is for what processes have yet to take
 _LOOKS = 8  # pages of a sample that are looked at, to see whether the system has taken it back
 # Of an entry of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
 _PRESENT, _SWAPPED, _OF_FILE = np.uint64(1 << 63), np.uint64(1 << 62), np.uint64(1 << 61)
@@ -72,6 +77,22 @@ def pays(samples: SampleSet) -> bool:
     return bool(ragged) and aligned and large and not is_remote(columns.names[0])
 
 
+def cached_files(samples: SampleSet) -> int:
+    """How many files of a set, from the first on, are left to the page cache: all, if it can hold them.
+
+    Files of small samples, and what is not read as it lies, always are: there the cache reads ahead.
+    """
+    sizes = samples.columns.sizes
+    large = samples.raw and samples.direct and samples.total_bytes >= WORTH_BYTES * len(samples)
+    if not large or is_remote(samples.root):
+        return len(sizes)
+    try:
+        room = _CACHE_SHARE * available_ram()
+    except RuntimeError:  # nobody knows
+        return len(sizes)
+    return int(np.searchsorted(np.cumsum(sizes), room, "right"))
+
+
 @dataclass
 class _Map:
     """A mapped file, and where in it the samples begin that were brought in, and that a consumer has."""
@@ -85,7 +106,7 @@ class MappedFiles:
     """Files of a set in the address space, the least recently used let go first. Safe from threads."""
 
     def __init__(self, samples: SampleSet) -> None:
-        self._set = samples
+        self._set, self._cached = samples, cached_files(samples)
         self._maps: OrderedDict[int, _Map] = OrderedDict()
         self._held_bytes = 0
         self._lock = threading.Lock()
@@ -98,11 +119,14 @@ class MappedFiles:
         """The rows of a ragged field, as they lie in the file; all of it is in memory now.
 
         It is lent until it is `clean`ed, and `None` meanwhile: batches must not share what may be changed.
+        `None`, too, where the page cache is not to hold it.
 
         Raises:
             UnreadableFile: the file is gone, shorter than it was, or the disk fails.
         """
         file, begin, end = self._span(one, number)
+        if file >= self._cached:
+            return None
         mapped = self._map(file)
         if end > len(mapped.bytes):
             raise unreadable(

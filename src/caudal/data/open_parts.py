@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from imagecodecs import deflate_crc32
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, read_bytes
-from caudal.data.index import Names
 from caudal.data.locations import is_remote, open_bytes
+from caudal.data.mapped import cached_files
 from caudal.data.sample_files.base import Array, Field, Ints, LoneReader, Part
 from caudal.data.sample_set import SampleSet
+from caudal.data.uncached_file import Span, UncachedFile
 from caudal.data.unreadable import unreadable
 
 OPEN_FILES = 64
@@ -42,11 +44,11 @@ class OpenParts:
         self._set, self._most = samples, most
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._lone = samples.reader if isinstance(samples.reader, LoneReader) else None
-        # An array of a file that is mapped takes many times as long to look into as its view.
-        names, sizes = samples.columns.names, samples.columns.sizes
-        self._names = Names(names.blob.view(np.ndarray), names.ends.view(np.ndarray))
-        self._file_bytes = sizes.view(np.ndarray)
-        self._remote = is_remote(samples.root)
+        self._names, self._file_bytes = samples.columns.names, samples.columns.sizes
+        self._remote, self._cached = is_remote(samples.root), cached_files(samples)
+        self._stored = samples.stored
+        # Whether the samples of a block follow each other in the file, field by field, once that was seen.
+        self._joined = bytearray(0 if samples.direct else len(samples.columns.block_ends))
         self._lock = threading.Lock()
         self.bytes_read = 0
 
@@ -61,12 +63,13 @@ class OpenParts:
             self._lone.read_whole(name, data, into)
             count = len(data)
         else:
-            number, within = self._set.where(first)
+            number = bisect_right(self._set.columns.file_ends, first)  # numpy would let go of Python's lock
             opened = self._take(number)
             try:
                 if opened.part is None:
                     count = self._fetch(opened.file, first, last, into)
                 else:
+                    within = self._set.where(first)[1]
                     block = int(np.searchsorted(opened.part.ends, within, "right"))
                     self._set.reader.read(opened.file, opened.part, block, into)
                     for name, table in self._set.columns.recode.items():
@@ -101,10 +104,10 @@ class OpenParts:
             try:
                 for k in these:
                     try:
-                        for begins, buffers in fields:
-                            opened.file.read_into(begins[k], buffers[k])
+                        _fill(opened.file, [(begins[k], buffers[k]) for begins, buffers in fields])
                         if columns.checks is not None:
-                            self._check_bytes(int(samples[k]), {name: into[name][k] for name in into})
+                            sample = int(samples[k])  # a block of its own
+                            self._check_bytes(sample, sample, {name: into[name][k] for name in into})
                     except UnreadableFile:
                         failed.append(k)
             finally:
@@ -126,26 +129,40 @@ class OpenParts:
     def _fetch(self, file: ByteFile, first: int, last: int, into: Mapping[str, Array]) -> int:
         places = self._set.columns.places
         assert places is not None
-        count = 0
-        for one in self._set.stored:
-            target = into.get(one.name)  # others were taken as they lie
-            if target is None or not target.nbytes:
+        block = self._block(first)
+        known = last - first == 1 or self._joined[block]
+        spans, joined = [], True
+        found = _bytes_of(into)
+        for one in self._stored:
+            buffer = found.get(one.name)
+            if not buffer:  # empty, or taken as it lies
                 continue
-            view = target.reshape(-1).view(np.uint8).data
-            starts = places[one.name][first:last]
-            sizes = self._sizes(one, first, last)
-            joined = starts[:-1] + sizes[:-1] == starts[1:]
-            # One read for each stretch that lies in the file as it does in memory.
-            cuts = [0, *(np.flatnonzero(~joined) + 1).tolist(), last - first]
-            at = 0
-            for i, j in pairwise(cuts):
-                nbytes = int(sizes[i:j].sum())
-                if nbytes:
-                    file.read_into(int(starts[i]), view[at : at + nbytes])
-                at += nbytes
-            count += at
-        self.check(first, last, into)
-        return count
+            begin = int(places[one.name][first])
+            if known:
+                spans.append((begin, buffer))
+            else:
+                stretches = self._stretches(one, first, last, buffer)
+                joined &= [at for at, _buffer in stretches] == [begin]
+                spans += stretches
+        if not known:  # found out once: a block that does not stay comes again in every epoch
+            self._joined[block] = joined
+        _fill(file, spans)
+        if self._set.columns.checks is not None:
+            self._check_bytes(first, block, found)
+        return sum(len(buffer) for _offset, buffer in spans)
+
+    def _stretches(self, one: Field, first: int, last: int, buffer: memoryview) -> list[Span]:
+        """A span for each stretch of samples that lies in the file as it does in memory."""
+        assert self._set.columns.places is not None
+        starts, sizes = self._set.columns.places[one.name][first:last], self._sizes(one, first, last)
+        cuts = [0, *(np.flatnonzero(starts[:-1] + sizes[:-1] != starts[1:]) + 1).tolist(), last - first]
+        spans, at = [], 0
+        for i, j in pairwise(cuts):
+            nbytes = int(sizes[i:j].sum())
+            if nbytes:
+                spans.append((int(starts[i]), buffer[at : at + nbytes]))
+            at += nbytes
+        return spans
 
     def check(self, first: int, last: int, into: Mapping[str, Array]) -> None:
         """Compare what was read, of one block, with the checks that were written with it.
@@ -153,19 +170,16 @@ class OpenParts:
         Raises:
             UnreadableFile: they differ.
         """
-        if self._set.columns.checks is None:
-            return
-        block = int(np.searchsorted(self._set.columns.block_ends, first, "right"))
-        assert (first, last) == (self._set.block_begin(block), int(self._set.columns.block_ends[block]))
-        found: dict[str, Any] = {name: array.reshape(-1).view(np.uint8).data for name, array in into.items()}
-        self._check_bytes(first, found)
+        if self._set.columns.checks is not None:
+            block = self._block(first)
+            assert last == self._set.columns.block_ends[block]
+            self._check_bytes(first, block, _bytes_of(into))
 
-    def _check_bytes(self, first: int, into: Mapping[str, memoryview]) -> None:
-        """See `check`, for the block that begins with the sample `first`."""
+    def _check_bytes(self, first: int, block: int, into: Mapping[str, memoryview]) -> None:
+        """See `check`, for the block of that number, which begins with the sample `first`."""
         columns = self._set.columns
         assert columns.checks is not None
-        block = int(np.searchsorted(columns.block_ends, first, "right"))
-        for one, check in zip(self._set.stored, columns.checks[block].tolist(), strict=True):
+        for one, check in zip(self._stored, columns.checks[block].tolist(), strict=True):
             if one.name not in into:
                 continue
             bytes_found: Any = into[one.name]
@@ -178,6 +192,10 @@ class OpenParts:
                     ),
                     _("Pack the data again, or copy the pack anew."),
                 )
+
+    def _block(self, sample: int) -> int:
+        """The block of a sample; unlike numpy it keeps Python's lock, for which two threads would wait."""
+        return bisect_right(self._set.columns.block_ends, sample)
 
     def _sizes(self, one: Field, first: int, last: int) -> Ints:
         if not one.ragged:
@@ -209,7 +227,7 @@ class OpenParts:
 
     def _open_file(self, number: int) -> ByteFile:
         name, then = self._names[number], int(self._file_bytes[number])
-        file = open_bytes(name)
+        file = open_bytes(name) if number < self._cached else UncachedFile(Path(name))
         if file.size_bytes == then:
             return file
         file.close()
@@ -247,6 +265,19 @@ class OpenParts:
             opened, self._open = list(self._open.values()), OrderedDict()
         for one in opened:
             one.file.close()
+
+
+def _bytes_of(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    return {name: array.reshape(-1).view(np.uint8).data for name, array in arrays.items()}
+
+
+def _fill(file: ByteFile, spans: Sequence[Span]) -> None:
+    """Fill each buffer with what lies at its offset."""
+    if isinstance(file, UncachedFile):
+        file.read_spans(spans)
+        return
+    for offset, buffer in spans:
+        file.read_into(offset, buffer)
 
 
 def _at_once(name: str, nbytes: int) -> bytes:

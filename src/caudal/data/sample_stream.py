@@ -289,8 +289,7 @@ class SampleStream:
         with self._changed:
             self.meter.read_seconds += time.perf_counter() - began
             self.meter.blocks_read += 1
-            self._has_loaded(visit)
-            self._changed.notify_all()
+            self._has_loaded(visit)  # nobody is woken: whoever read the last block of a job gathers it
 
     def _gather(self, job: Job) -> None:
         assert self._cells

@@ -12,10 +12,12 @@ from caudal.core.errors import DoesNotFit
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.cells import CellSize
+from caudal.data.mapped import cached_files
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.shuffle_quality import blocks_for
 from caudal.data.turns import group_size
+from caudal.data.uncached_file import CHUNK_BYTES
 from caudal.memory.arena import ALIGNMENT_BYTES
 
 WANTED_SHARE = 0.98  # a shuffle that nobody could tell from a perfect one
@@ -63,7 +65,7 @@ class StreamSize:
         """
         own = min(_DIRECT_OWN_BYTES, ram // 8) if samples.direct else min(_GATHER_OWN_BYTES, ram // 4)
         own += _column_bytes(samples)
-        held = own + threads * samples.scratch_bytes
+        held = own + threads * (samples.scratch_bytes + _buffer_bytes(samples))
         gaps = len(samples.fields) * ALIGNMENT_BYTES
         largest, most = samples.largest_bytes(batch)
         largest, most = largest + gaps, most + min(batch, samples.drawn) * gaps
@@ -124,6 +126,11 @@ class StreamSize:
                 held = 0
             held += size
         return list(pairwise([*cuts, len(sizes)]))
+
+
+def _buffer_bytes(samples: SampleSet) -> int:
+    """What a thread reads through where files do not go through the page cache."""
+    return CHUNK_BYTES if cached_files(samples) < len(samples.columns.sizes) else 0
 
 
 def _most_open(cells: int, blocks: int, span: int) -> int:
