@@ -58,14 +58,15 @@ def test_a_split_of_the_data_is_used_as_it_is() -> None:
     assert given_split(codes, ("a", "b", "c"), 0) is None
 
 
-def test_without_a_part_to_choose_by_a_tenth_is_taken_from_what_is_learned() -> None:
-    codes = np.repeat([0, 1], [100, 20])
+@pytest.mark.parametrize(("count", "share"), [(100, 5), (4000, 10)])
+def test_without_a_part_to_choose_by_a_share_is_taken_from_what_is_learned(count: int, share: int) -> None:
+    codes = np.repeat([0, 1], [count, 20])
     found = given_split(codes, ("Train", "Test"), 0)
     assert found is not None
-    assert len(found.validation) == 10
-    assert set(found.validation) < set(range(100))
+    assert len(found.validation) == count // share
+    assert set(found.validation) < set(range(count))
     assert not set(found.validation) & set(found.train)
-    assert found.test.tolist() == list(range(100, 120))
+    assert found.test.tolist() == list(range(count, count + 20))
 
 
 def test_fewer_groups_than_parts_are_an_error() -> None:

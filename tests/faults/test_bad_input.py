@@ -10,9 +10,9 @@ import torch
 from caudal.core.errors import BadModel, BadPair, BadValues, CaudalError, DataError, UnreadableFile
 from caudal.runs.folder import RunFolder
 from caudal.runs.verbs.plan import make_spec
-from caudal.runs.work.scenes import Scenes
 from caudal.runs.verbs.predict import predict
 from caudal.runs.verbs.train import train
+from caudal.runs.work.scenes import Scenes
 from tests.conftest import TINY_MODEL, TINY_TRAINING
 from tests.data.sets import blob_set, write_tiff
 

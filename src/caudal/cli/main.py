@@ -221,7 +221,7 @@ def train(
         _finish(face, result)
 
 
-@app.command(help=_("Score a trained model on images with masks."))
+@app.command(help=_("Score a trained model on data whose truth is known."))
 def evaluate(
     run: str,
     data: Annotated[list[str], typer.Argument(help=_("Folders of images, or CSV files."))],
@@ -242,7 +242,7 @@ def evaluate(
         _finish(face, result)
 
 
-@app.command(help=_("Map a raster of any size, or a folder of images, in flat memory."))
+@app.command(help=_("Say what a model sees in rasters, images or samples of any number, in flat memory."))
 def predict(
     run: str,
     inputs: Annotated[list[str], typer.Argument(help=_("Rasters, images, or folders of them."))],

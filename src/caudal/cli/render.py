@@ -46,10 +46,10 @@ def plan_card(plan: TrainPlan) -> RenderableType:
     about.add_row(
         _("training"),
         _("{steps} steps of {batch} {samples} ({epochs:.1f} epochs) on {device}").format(
-            steps=training.steps,
+            steps=plan.steps,
             batch=training.batch,
             samples=facts.samples,
-            epochs=training.steps * training.batch / facts.samples_per_epoch,
+            epochs=plan.steps * training.batch / facts.samples_per_epoch,
             device=plan.device,
         ),
     )

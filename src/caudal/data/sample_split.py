@@ -17,6 +17,7 @@ from caudal.data.sample_files.base import Ints
 
 Flags = npt.NDArray[np.bool_]
 
+_FEW = 2000
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing")
 
 
@@ -33,10 +34,15 @@ class SampleSplit:
     warnings: tuple[str, ...] = ()
 
 
+def parts_to_choose_by(samples: int) -> int:
+    """One in so many samples to learn from is kept to choose the model by; few would choose by chance."""
+    return 5 if samples < _FEW else 10
+
+
 def given_split(codes: Ints, names: tuple[str, ...], seed: int) -> SampleSplit | None:
     """The split that a column of `names` tells; `None` if it names no part to learn from.
 
-    Without a part to choose by, a tenth of what is to be learned from is taken for it.
+    Without a part to choose by, a share of what is to be learned from is taken for it.
     """
     of = {kind: _members(codes, names, kind) for kind in (TRAIN, VALIDATION, TEST)}
     train, validation, test = of[TRAIN], of[VALIDATION], of[TEST]
@@ -44,9 +50,12 @@ def given_split(codes: Ints, names: tuple[str, ...], seed: int) -> SampleSplit |
         return None
     notes = [_("The data name the parts to train on and to score; they are used as given.")]
     if not len(validation):
-        drawn = generator(seed, "split").permutation(len(train))[: max(1, len(train) // 10)]
+        count = max(1, len(train) // parts_to_choose_by(len(train)))
+        drawn = generator(seed, "split").permutation(len(train))[:count]
         validation, train = np.sort(train[drawn]), np.delete(train, drawn)
-        notes.append(_("A tenth of the training part is kept to choose the model by."))
+        notes.append(
+            _("{count} samples of the training part are kept to choose the model by.").format(count=count)
+        )
     return SampleSplit(train, validation, test if len(test) else validation, tuple(notes))
 
 

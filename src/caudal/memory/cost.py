@@ -43,8 +43,8 @@ class ProbeResult(Frozen):
 
     `imported` is the interpreter with its libraries; `static` the exact bytes of weights, gradients,
     optimizer state and averaged weights; `forwards` is empty where inference was not measured. `decoding` is
-    what all decoding threads hold, `scoring` what inference of an image of the set holds in all. `headline` is
-    the figure by which models of its task are compared.
+    what all decoding threads hold, `scoring` what inference of an image of the set holds in all. `headline`
+    is the figure by which models of its task are compared.
     """
 
     device: str

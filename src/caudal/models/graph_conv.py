@@ -34,7 +34,7 @@ class GraphConvConfig(Frozen):
     """
 
     kind: Literal["gcn", "gin", "gat", "sage"] = "gin"
-    width: int = Field(64, ge=1, le=4096)
+    width: int = Field(32, ge=1, le=4096)
     layers: int = Field(4, ge=1, le=64)
     heads: int = Field(4, ge=1, le=64)
     edge_inputs: int = Field(0, ge=0)
@@ -122,7 +122,7 @@ def _layer(config: GraphConvConfig) -> nn.Module:
     elif config.kind == "gat":
         layer = conv.GATv2Conv(width, width // config.heads, config.heads, edge_dim=edge_dim)
     else:
-        inner = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        inner = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         layer = conv.GINEConv(inner, train_eps=True) if edge_dim else conv.GINConv(inner, train_eps=True)
     return layer
 

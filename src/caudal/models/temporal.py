@@ -29,7 +29,7 @@ class TemporalConfig(Frozen):
     feature for each that says where it was missing.
     """
 
-    width: int = Field(64, ge=1, le=4096)
+    width: int = Field(32, ge=1, le=4096)
     depth: int = Field(5, ge=1, le=16)
     kernel: int = Field(5, ge=2, le=63)
     causal: bool = False

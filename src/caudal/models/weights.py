@@ -36,8 +36,9 @@ _OF_BARE_FILES = {
 class ModelCard(Frozen):
     """All that must be known to use the weights.
 
-    `normalization`, `classes`, `inputs`, `threshold` and `memory` are the records of the rooms that own them, as plain values.
-    `memory` holds what inference was measured to take. `metrics` are those of the held-out part.
+    `normalization`, `classes`, `inputs`, `threshold` and `memory` are the records of the rooms that own them,
+    as plain values. `memory` holds what inference was measured to take. `metrics` are those of the held-out
+    part.
     """
 
     format: int = 1

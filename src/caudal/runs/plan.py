@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from caudal.core.config import Frozen
 from caudal.core.units import Bytes
 from caudal.memory.cost import ProbeResult
@@ -16,6 +18,7 @@ LARGEST_VIEW_PX = 1024
 class TrainPlan(Frozen):
     """A spec with every open choice made, and the bytes that it will take.
 
+    `steps` are those that will be taken: of a model that learns in one pass, the batches of an epoch.
     `train` and `held_out` are numbers of images, for data that have few. `margin` is the share of the
     prediction that was added for what past runs of its `kind` took beyond theirs.
     """
@@ -33,6 +36,7 @@ class TrainPlan(Frozen):
     facts: Facts
     seconds: float
     samples_per_second: float
+    steps: int = Field(0, ge=0)
     train: tuple[int, ...] = ()
     held_out: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -27,12 +27,16 @@ LARGEST_PX = 512
 
 @dataclass(frozen=True)
 class Seen:
-    """`x_CHW` float32 as the model takes it, `picture` (H, W, 3) uint8; `truth` names the class if known."""
+    """`x_CHW` float32 as the model takes it, `picture` (H, W, 3) uint8; `truth` names the class if known.
+
+    `window` is the part of the image that is seen, in its own pixels; `None`: all of it, at another size.
+    """
 
     name: str
     x_CHW: torch.Tensor
     picture: npt.NDArray[np.uint8]
     truth: str | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,9 @@ def _scenes(loaded: Loaded, data: str, most: int) -> Iterator[Seen]:
             valid = torch.from_numpy(pixels.valid_HW).to(loaded.device)
             x_CHW = torch.where(valid, x_CHW, 0.0)
         shown = [order[band] for band in paint.composite_bands(header.band_names, len(order))]
-        yield Seen(path.stem, x_CHW, paint.stretched(pixels.x_HWC[:, :, shown], pixels.valid_HW))
+        yield Seen(
+            path.stem, x_CHW, paint.stretched(pixels.x_HWC[:, :, shown], pixels.valid_HW), None, window
+        )
 
 
 def _samples(model: Any, data: str, labels: str | None, most: int) -> Iterator[Seen]:

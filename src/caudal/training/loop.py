@@ -109,14 +109,16 @@ class Loop:
     def _validate(self, step: int) -> None:
         metrics = self.validate(self.average.model)
         score = metrics.get(self.headline)
-        better = score is not None and (self.progress.best is None or score >= self.progress.best)
+        best = self.progress.best
+        # Of equals the later one: a small held-out part soon has nothing more to say.
+        better = score is not None and (best is None or score >= best)
+        ahead = score is not None and (best is None or score > best)
         # Until something can be scored there is no best model, but there must be one.
         if better or self.progress.best is None or self.settings.keep == "last":
             self.keep_best(self.average.model, metrics)
         if better:
-            self.progress.best, self.progress.best_step, self.progress.waited = score, step, 0
-        else:
-            self.progress.waited += 1
+            self.progress.best, self.progress.best_step = score, step
+        self.progress.waited = 0 if ahead else self.progress.waited + 1
         self.progress.history.append({"step": step, **metrics})
         epoch = math.ceil(step * self.settings.batch / self.samples_per_epoch)
         self.events(Validated(step=step, epoch=epoch, metrics=metrics, best=better))

@@ -103,6 +103,7 @@ def _evaluate_samples(
     tick: Callable[[int, int], None],
 ) -> Result:
     from caudal.runs.work.set_model import SetModel, scored_part
+    from caudal.runs.work.set_scores import score_each, shown_groups
 
     with Watch() as watch:
         model = SetModel.load(path, device)
@@ -117,8 +118,8 @@ def _evaluate_samples(
         members, warnings = scored_part(opened)
         predicted = model.check(opened.samples, budget)
         scorer = model.task.scorer()
-        for _numbers, (found, truth) in model.each(opened, spec, members):
-            scorer.add(found, truth)
+        groups = shown_groups(opened, model.sought)
+        score_each(scorer, model.each(opened, spec, members), opened, groups)
         metrics = scorer.result()
     return Result(
         verb="evaluate",

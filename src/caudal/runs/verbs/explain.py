@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.core.errors import DoesNotFit, UsageError
+from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.locations import located
@@ -140,10 +141,10 @@ def _mask_of(masks: dict[str, Any], one: Seen) -> npt.NDArray[np.bool_] | None:
     if path is None:
         return None
     header = reader_for(path).header(path)
+    whole = Window(0, 0, header.height, header.width)
+    window = whole if one.window is None else one.window.clip(header.height, header.width)
     with reader_for(path).open(path) as source:
-        from caudal.core.geometry import Window
-
-        mask_HW = source.read(Window(0, 0, header.height, header.width)).x_HWC[:, :, 0] > 0
+        mask_HW = source.read(window).x_HWC[:, :, 0] > 0
     high, wide = one.x_CHW.shape[1:]
     if mask_HW.shape == (high, wide):
         return np.asarray(mask_HW)

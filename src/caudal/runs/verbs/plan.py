@@ -188,7 +188,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     memory, point = planner.plan_training(
         ram, vram, holders, Lattice(micro_batch, shuffle, thrift), seconds_per_sample
     )
-    seconds = spec.training.steps * batch * seconds_per_sample(point)
+    seconds = work.steps * batch * seconds_per_sample(point)
     train, held_out = work.members
     return TrainPlan(
         spec=spec,
@@ -204,6 +204,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
         facts=work.facts,
         seconds=seconds,
         samples_per_second=1 / seconds_per_sample(point),
+        steps=work.steps,
         train=train,
         held_out=held_out,
         warnings=(*work.warnings, *_on_cpu(spec, probe)),

@@ -66,6 +66,11 @@ class Work(Protocol):
         ...
 
     @property
+    def steps(self) -> int:
+        """How many steps there will be."""
+        ...
+
+    @property
     def index_bytes(self) -> int:
         """What the index takes."""
         ...

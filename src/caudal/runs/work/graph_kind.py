@@ -47,6 +47,7 @@ class GraphScaling(Frozen):
 class Graphs:
     """See `Kind`."""
 
+    per_row_key: ClassVar[str] = "per_node"
     takes_groups: ClassVar[bool] = False
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
@@ -138,7 +139,7 @@ class Graphs:
                 attributes,
                 part,
             ).to(device)
-            truth = torch.from_numpy(sought.truth(batch, part)).to(device)
+            truth = torch.from_numpy(sought.truth(batch, np.arange(batch.size)[part])).to(device)
             return graphs, NodeTruth(truth, graphs.graph_N, graphs.count) if sought.per_row else truth
 
         return prepare

@@ -98,6 +98,8 @@ class Kind(Protocol):
         """What a model that was learned elsewhere expects; `None`: as the data say."""
         ...
 
+    per_row_key: ClassVar[str]
+    """The key of a model's configuration with which it says something of every row of a sample."""
     takes_groups: ClassVar[bool]
     """Whether a scorer also takes what a table says of each sample."""
 

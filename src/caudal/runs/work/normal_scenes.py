@@ -29,6 +29,8 @@ from caudal.runs.work.normal_data import NormalData
 from caudal.runs.work.scenes import scene_facts
 
 _INDEX_BYTES = 64  # an image
+ONE_PASS = ("patch_memory", "rx")
+"""Models that learn without steps; told by name, because a plan is made without them."""
 
 
 class NormalScenes:
@@ -82,6 +84,13 @@ class NormalScenes:
     def arena_bytes(self, open_blocks: int) -> Bytes:
         """See `Work.arena_bytes`."""
         return StreamSize.of(self.cutter, self.spec.training.batch, open_blocks).arena_bytes
+
+    @property
+    def steps(self) -> int:
+        """See `Work.steps`."""
+        if self.spec.model.name in ONE_PASS:
+            return max(1, self.cutter.samples // self.spec.training.batch)
+        return self.spec.training.steps
 
     @property
     def index_bytes(self) -> int:

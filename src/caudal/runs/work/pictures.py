@@ -33,6 +33,7 @@ _STRAIGHT = 1e-4
 class Pictures:
     """See `Kind`."""
 
+    per_row_key: ClassVar[str] = "per_pixel"
     takes_groups: ClassVar[bool] = True
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
@@ -146,7 +147,7 @@ class Pictures:
         def prepare(batch: Batch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
             x_BHWC = torch.from_numpy(batch.numpy(field)[part]).to(device, non_blocking=True)
             x_BCHW = normalize(x_BHWC, torch.zeros(len(x_BHWC), dtype=torch.int64, device=device), tables)
-            y_B = torch.from_numpy(sought.truth(batch, part))
+            y_B = torch.from_numpy(sought.truth(batch, np.arange(batch.size)[part]))
             if training:
                 keys = batch.samples[part] + batch.epoch * samples
                 x_BCHW, _none = augment(x_BCHW, None, spec.augmentation, spec.seed, keys, IGNORE)

@@ -75,6 +75,11 @@ class Scenes:
         return StreamSize.of(self.cutter, self.spec.training.batch, open_blocks).arena_bytes
 
     @property
+    def steps(self) -> int:
+        """See `Work.steps`."""
+        return self.spec.training.steps
+
+    @property
     def index_bytes(self) -> int:
         """See `Work.index_bytes`."""
         return _INDEX_BYTES * len(self.index)

@@ -11,7 +11,8 @@ import numpy as np
 from caudal.core.errors import DataError
 from caudal.core.messages import _
 from caudal.core.seeds import generator
-from caudal.data.batches import Batch, Ragged
+from caudal.data.batches import Batch
+from caudal.data.length_buckets import by_length, length_parts
 from caudal.data.sample_files.base import Field, Ints
 from caudal.data.sample_set import SampleSet
 from caudal.runs.samples import open_set
@@ -19,7 +20,7 @@ from caudal.runs.spec import RunSpec
 from caudal.runs.work.features import Moments, Scaling
 from caudal.runs.work.kind import Inputs, SampleTask, Statistics
 from caudal.runs.work.set_stream import scoring_batches
-from caudal.runs.work.sought import Sought
+from caudal.runs.work.sought import Sought, joined
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 
 NAMES = ("x", "sequence", "series", "features", "signal", "data", "inputs", "input")
 LOOKED_AT = 4096  # samples
+_ENOUGH = 50  # samples of each class
 
 
 class Series:
     """See `Kind`."""
 
+    per_row_key: ClassVar[str] = "per_step"
     takes_groups: ClassVar[bool] = False
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
@@ -62,9 +65,9 @@ class Series:
         """See `Kind.statistics`: from some thousand samples."""
         moments = Moments(inputs.count)
         for batch in some_batches(samples, threads, seed):
-            moments.add(
-                _rows(batch, inputs, slice(0, batch.size)).reshape(-1, inputs.count).astype(np.float64)
-            )
+            whole = slice(0, batch.size)
+            rows = _beside(batch, inputs, whole) if inputs.steps else batch.numpy(inputs.fields[0]).values
+            moments.add(rows.reshape(-1, inputs.count).astype(np.float64))
         scaling = moments.result()
         return Statistics(values=scaling.model_dump(mode="json"), warnings=missing_words(scaling))
 
@@ -102,16 +105,16 @@ class Series:
         scale = scaler(Scaling.model_validate(statistics.values) if statistics else None, inputs.count)
 
         def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
+            chosen = np.arange(batch.size)[part]
             if inputs.steps:
-                rows = scale(_rows(batch, inputs, part))
-                x = Sequences.of_one_length(torch.from_numpy(rows))
+                x = Sequences.of_one_length(torch.from_numpy(scale(_beside(batch, inputs, part))))
             else:
                 ragged = batch.numpy(inputs.fields[0])
-                first, last, _step = part.indices(batch.size)
-                ends = np.cumsum(ragged.lengths[first:last])
-                rows = scale(_rows(batch, inputs, part))
-                x = Sequences.from_rows(torch.from_numpy(rows), torch.from_numpy(ends))
-            y = torch.from_numpy(sought.truth(batch, part))
+                chosen = by_length(ragged.lengths)[part] if training else chosen
+                ends = np.cumsum(ragged.lengths[chosen])
+                rows = joined(ragged, chosen).reshape(-1, inputs.count)
+                x = Sequences.from_rows(torch.from_numpy(scale(rows)), torch.from_numpy(ends))
+            y = torch.from_numpy(sought.truth(batch, chosen))
             if sought.per_row:
                 y = step_targets(y, torch.cumsum(x.lengths_B, 0))
             return x.to(device), y.to(device, non_blocking=True)
@@ -119,14 +122,15 @@ class Series:
         return prepare
 
     def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
-        """See `Kind.parts`: by steps, those after an end counted too."""
+        """See `Kind.parts`: alike in length, so that little is padding, which counts too."""
         if inputs.steps:
             return None
         name = inputs.fields[0]
         longest = int(samples.rows(name, self.largest(samples, inputs, 1))[0])
 
         def parts(batch: Any, micro_batch: int) -> Iterator[slice]:
-            return padded_parts(batch.numpy(name).lengths, micro_batch * longest)
+            lengths = batch.numpy(name).lengths
+            return iter(length_parts(lengths[by_length(lengths)], micro_batch * longest))
 
         return parts
 
@@ -143,17 +147,6 @@ def longest_of(samples: SampleSet, name: str, count: int) -> Ints:
     count = min(count, len(rows))
     found: Ints = np.sort(np.argpartition(rows, -count)[-count:]).astype(np.int64)
     return found
-
-
-def padded_parts(lengths_B: Ints, cells: int) -> Iterator[slice]:
-    """Consecutive samples whose number times their longest is at most `cells`, or one alone."""
-    first = longest = 0
-    for at, length in enumerate(lengths_B.tolist()):
-        longest = max(longest, length)
-        if (at + 1 - first) * longest > cells and at > first:
-            yield slice(first, at)
-            first, longest = at, length
-    yield slice(first, len(lengths_B))
 
 
 def some_batches(samples: SampleSet, threads: int, seed: int) -> Iterator[Batch]:
@@ -188,8 +181,9 @@ def missing_words(scaling: Scaling) -> tuple[str, ...]:
 
 
 def thresholds_of(scorer: Any) -> dict[str, Any]:
-    """The thresholds of best F1, where there is something to choose."""
-    best = scorer.best_thresholds()
+    """The thresholds of best F1, where there is enough to choose by: on few samples chance would choose."""
+    supports = [v for key, v in scorer.result().items() if key.startswith("support_") and v is not None]
+    best = scorer.best_thresholds() if supports and min(supports) >= _ENOUGH else None
     return {} if best is None else {"thresholds": list(best)}
 
 
@@ -230,14 +224,9 @@ def _columns(samples: SampleSet, others: list[Field]) -> Inputs:
     return Inputs(fields=names, count=1, shape=shape, steps=len(names), notes=(note,))
 
 
-def _rows(batch: Batch, inputs: Inputs, part: slice) -> Any:
-    """Features: (B, T, F) where all are as long, else (rows of all, F)."""
+def _beside(batch: Batch, inputs: Inputs, part: slice) -> Any:
+    """Features (B, T, F) of samples that are all as long."""
     if len(inputs.fields) > 1:
         return np.stack([batch.numpy(name)[part] for name in inputs.fields], 1)[:, :, None]
-    found = batch.numpy(inputs.fields[0])
-    if isinstance(found, Ragged):
-        first, last, _step = part.indices(batch.size)
-        begin = int(found.ends[first - 1]) if first else 0
-        rows = found.values[begin : int(found.ends[last - 1]) if last else 0]
-        return rows.reshape(len(rows), inputs.count)
-    return found[part].reshape(len(found[part]), inputs.steps, inputs.count)
+    found = batch.numpy(inputs.fields[0])[part]
+    return found.reshape(len(found), inputs.steps, inputs.count)

@@ -26,7 +26,7 @@ from caudal.runs.plan import TrainPlan
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.kind import Inputs, Kind, Statistics
 from caudal.runs.work.open_samples import Opened
-from caudal.runs.work.set_scores import predictions
+from caudal.runs.work.set_scores import predictions, score_each, shown_groups
 from caudal.runs.work.set_stream import training_batches
 from caudal.runs.work.sought import Sought
 from caudal.tasks.base import Metrics
@@ -36,7 +36,6 @@ from caudal.training.step import Parts, Prepare
 _VALIDATION_SHARE = 0.1  # of the work of the steps between two scores
 _FORWARDS_A_STEP = 3
 _LEAST_SCORED = 512
-_MOST_GROUPS = 20  # values of a column by which results are shown
 
 
 def look(
@@ -83,10 +82,7 @@ class SetCourse:
         self._inputs, self._sought, self._statistics = inputs, sought, statistics
         self._counts, self._chosen = counts, dict[str, Any]()
         self._threads = self._spec.data.threads
-        self._groups = {
-            name: texts for name, texts in opened.columns.items() if 1 < len(set(texts)) <= _MOST_GROUPS
-        }
-        self._groups.pop(sought.field, None)
+        self._groups = shown_groups(opened, sought)
         self.task = opened.kind.make_task(plan.spec, sought, counts, {})
         self.warnings = statistics.warnings
         self.parts: Parts | None = opened.kind.parts(opened.samples, inputs)
@@ -165,16 +161,7 @@ class SetCourse:
         found = predictions(
             model, self.task, self._prepare(training=False), precision, samples, self._threads
         )
-        place = np.searchsorted(self._opened.members, members)
-        at = 0
-        for numbers, (predicted, truth) in found:
-            if self._opened.kind.takes_groups:
-                here = place[at : at + len(numbers)].tolist()
-                groups = {name: [texts[k] for k in here] for name, texts in self._groups.items()}
-                scorer.add(predicted, truth, groups)
-            else:
-                scorer.add(predicted, truth)
-            at += len(numbers)
+        score_each(scorer, found, self._opened, self._groups)
         return scorer
 
     def card(self, model: nn.Module, metrics: Metrics) -> weights.ModelCard:
@@ -192,5 +179,6 @@ class SetCourse:
                 "data": self._spec.data.model_dump(mode="json"),
                 "chosen": self._chosen,
             },
+            memory={"device": self._plan.device, "scoring": int(self._plan.probe.scoring)},
             metrics=metrics,
         )

@@ -90,9 +90,10 @@ class SetModel:
         return opened, spec
 
     def needed(self, samples: SampleSet) -> Bytes:
-        """Roughly what scoring takes, this process included."""
+        """What scoring takes, this process included: as its run measured it, or else a guess."""
+        measured = int((self.card.memory or {}).get("scoring", 0))
         batch = least_ram(samples, SCORED_AT_ONCE, processors())
-        return Bytes(charged_bytes() + (1 + _WORK_BYTES) * batch)
+        return Bytes(charged_bytes() + max(measured, (1 + _WORK_BYTES) * batch))
 
     def check(self, samples: SampleSet, budget: Bytes) -> Bytes:
         """What it will take.
@@ -178,7 +179,8 @@ def _header(sought: Sought) -> list[str]:
 
 def _rows(model: SetModel, opened: Opened, spec: RunSpec) -> Iterator[list[Any]]:
     sought, names = model.sought, opened.samples.columns.names
-    thresholds = getattr(getattr(model.task, "target", None), "thresholds", ()) or (0.5,)
+    target = getattr(model.task, "target", None)
+    thresholds = (target.thresholds if target else ()) or (0.5,) * max(1, sought.outputs)
     for numbers, (found, _truth) in model.each(opened, spec, opened.members):
         if sought.kind == "binary" and found.shape[1] == 1:
             found = np.concatenate([1 - found, found], 1)
@@ -186,7 +188,8 @@ def _rows(model: SetModel, opened: Opened, spec: RunSpec) -> Iterator[list[Any]]
             file, within = opened.samples.where(number)
             row: list[Any] = [names[file], within]
             if sought.kind == "multilabel":
-                row.append(" ".join(n for n, p in zip(sought.names, values, strict=True) if p >= 0.5))
+                called = zip(sought.names, values, thresholds, strict=True)
+                row.append(" ".join(name for name, p, least in called if p >= least))
             elif sought.kind == "binary":
                 row.append(sought.names[int(values[1] >= thresholds[0])])
             elif sought.kind == "multiclass":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,15 @@ from torch import nn
 
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
+from caudal.runs.work.open_samples import Opened
 from caudal.runs.work.set_stream import scoring_batches
+from caudal.runs.work.sought import Sought
 from caudal.tasks.base import Task
 from caudal.training.precision import Precision
 from caudal.training.step import Prepare
 
 SCORED_AT_ONCE = 32
+_MOST_GROUPS = 20  # values of a column
 
 
 def task_truth(target: Any) -> npt.NDArray[Any]:
@@ -47,3 +50,24 @@ def predictions(
                 yield batch.samples.copy(), (found, task_truth(y))
     finally:
         model.train(was_training)
+
+
+def shown_groups(opened: Opened, sought: Sought) -> dict[str, list[str]]:
+    """The columns of a table by which results are shown: those of a few values, what is learned left out."""
+    return {
+        name: texts
+        for name, texts in opened.columns.items()
+        if name != sought.field and 1 < len(set(texts)) <= _MOST_GROUPS
+    }
+
+
+def score_each(
+    scorer: Any, found: Iterable[tuple[Ints, Found]], opened: Opened, groups: dict[str, list[str]]
+) -> None:
+    """Give a scorer what was predicted, and, if it takes them, the groups of each sample."""
+    for numbers, (predicted, truth) in found:
+        if not opened.kind.takes_groups:
+            scorer.add(predicted, truth)
+            continue
+        place = np.searchsorted(opened.members, numbers).tolist()
+        scorer.add(predicted, truth, {name: [texts[k] for k in place] for name, texts in groups.items()})

@@ -12,7 +12,7 @@ from caudal.core.events import Events
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.sample_files.base import Ints
-from caudal.data.sample_split import SampleSplit, deal_out, given_split
+from caudal.data.sample_split import SampleSplit, deal_out, given_split, parts_to_choose_by
 from caudal.runs.facts import SetFacts
 from caudal.runs.folder import RunFolder
 from caudal.runs.plan import TrainPlan
@@ -22,8 +22,6 @@ from caudal.runs.work.kind import Inputs
 from caudal.runs.work.open_samples import SPLIT, Opened, open_samples
 from caudal.runs.work.set_stream import MOST_SHARES, least_ram, wanted_ram
 from caudal.runs.work.sought import Sought, find_target, understand
-
-_CHOSEN_BY = 10  # one in so many of the samples to train on is kept to choose the model by
 
 
 class Sets:
@@ -37,6 +35,9 @@ class Sets:
         )
         besides = {self.sought.field, *opened.columns, SPLIT, spec.split.group or ""}
         self.inputs: Inputs = opened.kind.inputs(self.samples, frozenset(besides))
+        if self.sought.per_row:
+            config = {**self.inputs.config, opened.kind.per_row_key: True}
+            self.inputs = self.inputs.model_copy(update={"config": config})
         self.split = self._split()
         self.train = self.samples.only(self.split.train)
         batch = spec.training.batch
@@ -95,6 +96,11 @@ class Sets:
         batch = self.spec.training.batch
         wanted = wanted_ram(self.train, batch, self._threads)
         return (wanted if self.samples.direct else least_ram(self.train, batch, self._threads)), wanted
+
+    @property
+    def steps(self) -> int:
+        """See `Work.steps`."""
+        return self.spec.training.steps
 
     @property
     def index_bytes(self) -> int:
@@ -158,7 +164,7 @@ class Sets:
             None if groups is None else groups[train],
             len(train),
             spec.seed + 1,
-            min(_CHOSEN_BY, alone),
+            min(parts_to_choose_by(alone), alone),
             0,
         )
         found = SampleSplit(train[inner.train], train[inner.validation], outer.test, outer.warnings)

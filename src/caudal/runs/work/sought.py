@@ -11,7 +11,7 @@ from caudal.core.config import Frozen
 from caudal.core.errors import BadValues, UsageError
 from caudal.core.messages import _
 from caudal.data.batches import Batch, Ragged
-from caudal.data.sample_files.base import Array, Field
+from caudal.data.sample_files.base import Array, Field, Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_values import UNREAD, blocks, column, field_of
 
@@ -19,6 +19,11 @@ NAMES = ("label", "y", "target", "class", "labels", "targets")
 _MOST_CLASSES = 1000
 _FEW_NUMBERS = 20  # numbers with a point that are all whole, and no more kinds than this, are classes
 _LOOKED_AT = 256  # blocks, for targets that are no single number
+
+
+def joined(found: Ragged, chosen: Ints) -> Array:
+    """The rows of some samples, one sample after the other: a copy, as batches lie in an arena."""
+    return np.concatenate([found[k] for k in chosen.tolist()])
 
 
 class Sought(Frozen):
@@ -50,26 +55,19 @@ class Sought(Frozen):
         place = np.searchsorted(known, values).clip(max=len(known) - 1)
         return np.where(known[place] == values, place, UNREAD).astype(np.int64)
 
-    def truth(self, batch: Batch, part: slice) -> npt.NDArray[Any]:
-        """What the model should say of a part of a batch, as the loss takes it: one row a sample, or of all.
+    def truth(self, batch: Batch, chosen: Ints) -> npt.NDArray[Any]:
+        """What the model should say of some samples of a batch, as the loss takes it: of rows, of all.
 
         Unknown (-1, or NaN) where the batch does not say it, as when something new is predicted.
         """
-        first, last, _step = part.indices(batch.size)
         if self.field not in batch:
-            shape = (
-                (last - first,) if len(self.names) == 1 or self.values else (last - first, len(self.names))
-            )
-            return np.full(shape, UNREAD if self.values else np.nan, np.int64 if self.values else np.float32)
+            if self.values:
+                return np.full(len(chosen), UNREAD, np.int64)
+            return np.full((len(chosen), len(self.names)), np.nan, np.float32)
         found = batch.numpy(self.field)
-        if isinstance(found, Ragged):
-            begin = int(found.ends[first - 1]) if first else 0
-            found = found.values[begin : int(found.ends[last - 1]) if last else 0]
-        else:
-            found = found[first:last]
-        values = self.classes_of(found)
-        # A copy: batches lie in an arena; double precision gains nothing.
-        return values.astype(np.float32) if values.dtype.kind == "f" else np.array(values, np.int64)
+        rows = found[chosen] if not isinstance(found, Ragged) else joined(found, chosen)
+        values = self.classes_of(rows)
+        return values.astype(np.float32) if values.dtype.kind == "f" else values.astype(np.int64)
 
     def line(self) -> str:
         """In words."""
