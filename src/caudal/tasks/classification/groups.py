@@ -22,7 +22,7 @@ class GroupColumns:
 
     def add(self, samples: int, columns: Mapping[str, Sequence[str]]) -> None:
         """Take the next `samples`: of each column, as many values; an empty value is none."""
-        for column in {*self._values, *columns}:
+        for column in dict.fromkeys((*self._values, *columns)):
             if column not in self._values:
                 self._values[column] = {}
                 self._numbers[column] = [np.full(self._samples, -1, np.int32)]
