@@ -119,5 +119,6 @@ def _run(folder: Path, sets: dict[int, Path], random: np.random.Generator, cache
 def _levers(done: list[Outcome]) -> str:
     """How often a lever stood elsewhere than where it costs nothing."""
     smaller = sum(int(one.draw["levers"]["micro_batch"]) < one.draw["batch"] for one in done)
-    thrifty = sum("thrift" in one.draw["levers"] for one in done)
-    return f"micro-batch below the batch {smaller}, thrift {thrifty} of {len(done)}"
+    names = ("prefetch", "threads", "heap", "checkpointing", "optimizer_state", "patch")
+    used = ", ".join(f"{name} {sum(name in one.draw['levers'] for one in done)}" for name in names)
+    return f"micro-batch below the batch {smaller}, {used} of {len(done)}"

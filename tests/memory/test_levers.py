@@ -6,31 +6,46 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from caudal.core.errors import DiskFull
 from caudal.data.stream import Batch
 from caudal.memory import allocator
 from caudal.memory.levers import LEVERS
+from caudal.memory.levers.optimizer_state import OptimizerState
 from caudal.models.unet import UNet, UNetConfig
 from caudal.runs.assemble import make_thrifty
 from caudal.tasks.segmentation.task import Segmentation
 from caudal.training import precision
 from caudal.training.adamw import AdamW
+from caudal.training.state_elsewhere import shares
 from caudal.training.step import Stepper
 
 DEPTH, GROUP, BATCH = 2, 2, 8
 MADE: dict[str, tuple[Any, ...]] = {
     "micro_batch": (BATCH, GROUP),
     "shuffle_bytes": (32,),
-    "thrift": (2,),
+    "prefetch": (2,),
+    "threads": (4,),
+    "heap": (),
+    "checkpointing": (DEPTH + 1,),
+    "optimizer_state": (),
+    "precision": ("fp32",),
+    "patch": (128,),
+    "tile": ((512, 256),),
+    "weights": (),
 }
+ON_A_STEP = ("heap", "checkpointing", "optimizer_state")
+"""Exact levers that a step is taken with."""
 
 
-def stepper() -> Stepper:
+def stepper(elsewhere: Path | None = None) -> Stepper:
     torch.manual_seed(3)
     model = UNet(2, 2, UNetConfig(width=8, depth=DEPTH, stem=1, group=GROUP))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -41,16 +56,10 @@ def stepper() -> Stepper:
         return x, torch.from_numpy(batch.y_BHW[part])
 
     return Stepper(
-        model, Segmentation(("0", "1")), AdamW(model.parameters(), 1e-3, 0.01), number.scaler(), number,
+        model, Segmentation(("0", "1")), AdamW(model.parameters(), 1e-3, 0.01, elsewhere=elsewhere),
+        number.scaler(), number,
         prepare, BATCH, 1.0,
     )  # fmt: skip
-
-
-def set_to(one: Stepper, lever: str, position: int) -> None:
-    if lever == "micro_batch":
-        one.micro_batch = position
-    elif lever == "thrift":
-        make_thrifty(one.model, position)
 
 
 def batch(seed: int) -> Batch:
@@ -65,10 +74,16 @@ def _allocator() -> Iterator[None]:
     allocator.settle()  # a lever sets the whole process
 
 
-def losses(lever: str, position: int) -> tuple[list[float], dict[str, torch.Tensor]]:
-    one = stepper()
-    set_to(one, lever, position)
-    return [one.run(batch(k), 1e-3) for k in range(4)], one.model.state_dict()
+def losses(lever: str, position: int, folder: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    one = stepper(folder if (lever, position) == ("optimizer_state", OptimizerState.ELSEWHERE) else None)
+    if lever == "micro_batch":
+        one.micro_batch = position
+    elif lever == "heap":
+        make_thrifty(one.model, position, 0)
+    elif lever == "checkpointing":
+        make_thrifty(one.model, 0, position)
+    found = [one.run(batch(k), 1e-3) for k in range(4)]
+    return found, {**one.model.state_dict(), **one.optimizer.tensors()}
 
 
 def test_every_lever_is_made_here() -> None:
@@ -84,21 +99,39 @@ def test_positions_are_different_and_there_is_always_one(name: str) -> None:
     assert isinstance(lever.exact, bool)
 
 
-def test_thrift_keeps_every_bit_of_losses_weights_and_statistics() -> None:
-    expected, weights = losses("thrift", 0)
-    for position in LEVERS.get("thrift")(2).positions()[1:]:
-        found, state = losses("thrift", position)
+@pytest.mark.parametrize("name", ON_A_STEP)
+def test_an_exact_lever_keeps_every_bit_of_losses_weights_and_state(name: str, tmp_path: Path) -> None:
+    lever = LEVERS.get(name)(*MADE[name])
+    assert lever.exact
+    first, *others = lever.positions()
+    expected, weights = losses(name, first, tmp_path)
+    for position in others:
+        found, state = losses(name, position, tmp_path)
         assert found == expected
-        for name, value in weights.items():
-            assert torch.equal(state[name], value), name
+        for key, value in weights.items():
+            assert torch.equal(state[key], value), key
 
 
-def test_exact_micro_batches_keep_losses_to_rounding() -> None:
+def test_exact_micro_batches_keep_losses_to_rounding(tmp_path: Path) -> None:
     lever = LEVERS.get("micro_batch")(BATCH, GROUP)
-    expected, _weights = losses("micro_batch", BATCH)
+    expected, _weights = losses("micro_batch", BATCH, tmp_path)
     for position in lever.positions():
         if lever.is_exact(position):
-            assert losses("micro_batch", position)[0] == pytest.approx(expected, rel=1e-5)
+            assert losses("micro_batch", position, tmp_path)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_state_elsewhere_is_cut_into_shares_that_hold_every_weight_once() -> None:
+    weights = [nn.Parameter(torch.zeros(n)) for n in (5, 1, 900, 3, 3, 0, 40)]
+    found = list(shares(weights, 8 * 100))
+    assert [k for share in found for k in share] == list(range(len(weights)))
+    for share in found:
+        assert len(share) == 1 or sum(8 * weights[k].numel() for k in share) <= 800
+
+
+def test_no_room_for_a_state_elsewhere_is_said_before_a_step(small_disk: Path) -> None:
+    with pytest.raises(DiskFull, match="optimizer"):
+        AdamW([nn.Parameter(torch.zeros(10_000_000))], 1e-3, 0.0, elsewhere=small_disk)
+    assert not list(small_disk.iterdir())
 
 
 _CHILD = """
@@ -110,8 +143,8 @@ torch.set_num_threads(1)
 from caudal.models.unet import UNet, UNetConfig
 from caudal.runs.assemble import make_thrifty
 model = UNet(3, 2, UNetConfig(width=16, depth=3, stem=1)).to(memory_format=torch.channels_last)
-make_thrifty(model, int(sys.argv[1]))
-x = torch.randn(int(sys.argv[2]), 3, 160, 160)
+make_thrifty(model, int(sys.argv[1]), int(sys.argv[2]))
+x = torch.randn(int(sys.argv[3]), 3, 160, 160)
 meter, before = PeakMeter(), charged_bytes()
 for _ in range(2):
     model(x).square().mean().backward()
@@ -119,18 +152,45 @@ print(json.dumps(meter.peak() - before))
 """
 
 
-def measured(thrift: int, micro_batch: int) -> int:
-    """Bytes that a step really takes, in a process of its own."""
+_STATE_CHILD = """
+import json, sys, tempfile, torch
+from pathlib import Path
+from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.runs.machine import settle
+settle()
+from caudal.training.adamw import AdamW
+from caudal.training.state_elsewhere import shares
+weights = [torch.nn.Parameter(torch.zeros(1_000_000)) for _ in range(24)]
+for weight in weights:
+    weight.grad = torch.ones_like(weight)
+meter, before = PeakMeter(), charged_bytes()
+optimizer = AdamW(weights, 1e-3, 0.0, elsewhere=Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+for _ in range(2):
+    optimizer.step()
+print(json.dumps(meter.peak() - before))
+"""
+
+
+def measured(child: str, *words: object) -> int:
+    """Bytes that something really takes, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(thrift), str(micro_batch)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", child, *map(str, words)], capture_output=True, text=True, check=True
+    )
     return int(json.loads(done.stdout))
 
 
 def test_levers_on_a_step_really_lower_its_peak() -> None:
-    whole, half = measured(0, 8), measured(0, 4)
-    given_back, computed_again = measured(1, 8), measured(2, 8)
+    whole, half = measured(_CHILD, 0, 0, 8), measured(_CHILD, 0, 0, 4)
+    given_back = measured(_CHILD, 1, 0, 8)
+    finest, all_levels = measured(_CHILD, 1, 1, 8), measured(_CHILD, 1, 4, 8)
     assert half < 0.7 * whole
     assert given_back < 0.85 * whole
-    assert computed_again < 0.95 * given_back
+    assert finest < 0.98 * given_back
+    assert all_levels < 0.95 * given_back
+
+
+def test_a_state_elsewhere_is_not_charged(tmp_path: Path) -> None:
+    state_bytes = 24 * 8_000_000
+    here, elsewhere = measured(_STATE_CHILD), measured(_STATE_CHILD, tmp_path)
+    assert here >= state_bytes
+    assert elsewhere < 0.15 * state_bytes

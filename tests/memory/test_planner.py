@@ -1,34 +1,59 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from caudal.core.errors import DoesNotFit
 from caudal.core.units import Bytes
-from caudal.memory.cost import ProbeResult, Step, line, step_bytes, step_seconds
+from caudal.memory.cost import ProbeResult, Step, decoding_bytes, line, step_bytes, step_seconds
+from caudal.memory.levers.checkpointing import Checkpointing
+from caudal.memory.levers.heap import Heap
 from caudal.memory.levers.micro_batch import MicroBatch
+from caudal.memory.levers.optimizer_state import OptimizerState
+from caudal.memory.levers.prefetch import Prefetch
 from caudal.memory.levers.shuffle_bytes import ShuffleBytes
-from caudal.memory.levers.thrift import Thrift
-from caudal.memory.plan import Holder
-from caudal.memory.planner import Lattice, Point, plan_training, total
+from caudal.memory.levers.threads import Threads
+from caudal.memory.plan import Holder, Point
+from caudal.memory.planner import Lattice, plan_training, total
 
-BASE, PER_SAMPLE, PER_BLOCK = 100, 10, 3
+BASE, PER_SAMPLE, PER_BLOCK, PER_BATCH, PER_THREAD, STATE = 100, 12, 3, 2, 5, 30
+LEAST = BASE + PER_SAMPLE + 2 * PER_BLOCK + PER_BATCH + PER_THREAD + STATE
+"""What the smallest point takes without levers on a step."""
 
 
 def holders(point: Point) -> list[Holder]:
-    activations = PER_SAMPLE * point.micro_batch * (4 - point.thrift) // 4
+    activations = PER_SAMPLE * point.micro_batch * (4 - point.heap - point.recompute) // 4
     return [
         Holder(name="libraries", bytes=Bytes(BASE)),
         Holder(name="activations", bytes=Bytes(activations), exact=False),
-        Holder(name="samples", bytes=Bytes(PER_BLOCK * point.open_blocks)),
+        Holder(name="samples", bytes=Bytes(PER_BLOCK * point.open_blocks + PER_BATCH * point.ahead)),
+        Holder(name="decoding", bytes=Bytes(PER_THREAD * point.threads)),
+        Holder(name="optimizer", bytes=Bytes(0 if point.optimizer else STATE)),
     ]
 
 
-def search(ram: int, faster: bool = True, furthest: int = 0) -> Point:
-    def seconds(point: Point) -> float:
-        return (1 / point.micro_batch if faster else 1.0) * (1 + point.thrift)
+def lattice(steps: bool = False) -> Lattice:
+    return Lattice(
+        MicroBatch(16, 4),
+        ShuffleBytes(32),
+        Prefetch(2),
+        Threads(2),
+        Heap(int(steps)),
+        Checkpointing(2 if steps else 0),
+        OptimizerState(steps),
+    )
 
-    lattice = Lattice(MicroBatch(16, 4), ShuffleBytes(32), Thrift(furthest))
-    plan, point = plan_training(Bytes(ram), None, holders, lattice, seconds)
+
+def seconds(point: Point) -> float:
+    """Larger is faster; each lever on a step costs its own share."""
+    return (1 / point.micro_batch) * (1 + point.heap + point.recompute + 0.5 * point.optimizer)
+
+
+def search(ram: int, faster: bool = True, steps: bool = False) -> Point:
+    plan, point = plan_training(
+        Bytes(ram), None, holders, lattice(steps), seconds if faster else lambda _point: 1.0
+    )
     assert plan.predicted("ram") == total(holders(point), "ram") <= ram
     return point
 
@@ -38,7 +63,7 @@ def choose(ram: int, faster: bool = True) -> tuple[int, int]:
     return point.micro_batch, point.open_blocks
 
 
-@given(st.integers(BASE + PER_SAMPLE + 2 * PER_BLOCK, 600))
+@given(st.integers(LEAST, 700))
 def test_whatever_is_planned_fits_and_more_budget_never_means_less(ram: int) -> None:
     exact, more = choose(ram)[0] % 4 == 0, choose(ram + 50)
     assert (more[0] % 4 == 0) >= exact
@@ -46,12 +71,12 @@ def test_whatever_is_planned_fits_and_more_budget_never_means_less(ram: int) -> 
         assert more[0] >= choose(ram)[0]
 
 
-@given(st.integers(1, BASE + PER_SAMPLE + 2 * PER_BLOCK - 1))
+@given(st.integers(1, LEAST - 1))
 def test_what_cannot_fit_is_refused_with_the_least_that_would(ram: int) -> None:
     with pytest.raises(DoesNotFit) as caught:
         choose(ram)
     least = caught.value.facts["needed"]
-    assert least == BASE + PER_SAMPLE + 2 * PER_BLOCK
+    assert least == LEAST
     assert "libraries" in caught.value.message
     assert choose(int(str(least))) == (1, 2)
 
@@ -61,27 +86,33 @@ def test_a_larger_micro_batch_must_earn_its_bytes() -> None:
     assert choose(10_000, faster=False)[0] == 4
 
 
-def test_shuffling_less_comes_before_statistics_of_fewer_samples() -> None:
-    size, blocks = choose(BASE + 4 * PER_SAMPLE + 4 * PER_BLOCK)
-    assert (size, blocks) == (4, 4)
+def test_the_stream_gives_way_before_the_step_and_the_step_before_its_numbers() -> None:
+    least_exact = LEAST + 3 * PER_SAMPLE
+    assert search(least_exact, steps=True) == Point(micro_batch=4, open_blocks=2, ahead=1, threads=1)
+    tighter = search(least_exact - 1, steps=True)
+    assert tighter.micro_batch == 4
+    assert (tighter.heap, tighter.recompute, tighter.optimizer) != (0, 0, 0)
+    assert search(least_exact - 1).micro_batch < 4
+    least_of_all = BASE + 4 * PER_SAMPLE // 4 + 2 * PER_BLOCK + PER_BATCH + PER_THREAD
+    assert search(least_of_all, steps=True).micro_batch == 4
+    assert search(least_of_all - 1, steps=True).micro_batch < 4
 
 
-def test_thrift_comes_before_statistics_change_and_no_sooner() -> None:
-    least_exact = BASE + 4 * PER_SAMPLE + 2 * PER_BLOCK
-    assert search(least_exact, furthest=2) == Point(4, 2, 0)
-    assert search(least_exact - 1, furthest=2).thrift == 1
-    assert search(BASE + 2 * PER_SAMPLE + 2 * PER_BLOCK, furthest=2) == Point(4, 2, 2)
-    assert search(least_exact - 1, furthest=0).micro_batch < 4
+def test_of_levers_on_a_step_the_fastest_that_fits_is_taken() -> None:
+    wide = LEAST + 3 * PER_SAMPLE
+    assert search(wide - STATE, steps=True).optimizer == 1
+    assert search(wide - STATE, steps=True).recompute == 0
+    one = search(wide - 12, steps=True)  # the heap alone and the state alone would do; the state is cheaper
+    assert (one.heap, one.optimizer) == (0, 1)
 
 
-@given(st.integers(BASE + PER_SAMPLE // 2 + 2 * PER_BLOCK, 600), st.integers(0, 2))
-def test_every_point_that_was_passed_over_did_not_fit(ram: int, furthest: int) -> None:
+@given(st.integers(LEAST - STATE, 700), st.booleans())
+def test_every_point_that_was_passed_over_did_not_fit(ram: int, steps: bool) -> None:
     try:
-        chosen = search(ram, furthest=furthest)
+        chosen = search(ram, steps=steps)
     except DoesNotFit:
         return
-    lattice = Lattice(MicroBatch(16, 4), ShuffleBytes(32), Thrift(furthest))
-    for row in lattice.rows():
+    for row in lattice(steps).rows(seconds):
         if chosen in row:
             break
         assert all(total(holders(point), "ram") > ram for point in row)
@@ -96,12 +127,22 @@ def test_a_line_passes_through_what_was_measured() -> None:
 
 
 def test_a_probe_predicts_between_its_sizes() -> None:
+    def at(size: int, **levers: int) -> Point:
+        return Point(micro_batch=size, open_blocks=2, **levers)
+
     steps = tuple(Step(micro_batch=m, ram=Bytes(10 * m), seconds_per_sample=1.0) for m in (4, 8))
-    probe = ProbeResult(device="cpu", imported=Bytes(1), static={"weights": 5}, steps=steps)
-    assert step_bytes(probe, 6) == (60, 0)
+    decodings = ((2, Bytes(30)), (1, Bytes(20)))
+    probe = ProbeResult(
+        device="cpu", imported=Bytes(1), static={"weights": 5}, steps=steps, decodings=decodings,
+        elsewhere_seconds=4.0,
+    )  # fmt: skip
+    assert step_bytes(probe, at(6)) == (60, 0)
     assert probe.static_bytes == 5
-    thrifty = Step(micro_batch=4, thrift=2, ram=Bytes(9), seconds_per_sample=3.0)
+    thrifty = Step(micro_batch=4, heap=1, recompute=2, ram=Bytes(9), seconds_per_sample=3.0)
     both = probe.model_copy(update={"steps": (*steps, thrifty)})
-    assert step_bytes(both, 4, 2) == (9, 0)
-    assert step_bytes(both, 6) == (60, 0)
-    assert step_seconds(both, 4, 2) == 3.0
+    assert step_bytes(both, at(4, heap=1, recompute=2)) == (9, 0)
+    assert step_bytes(both, at(6)) == (60, 0)
+    assert step_seconds(both, at(4, heap=1, recompute=2), 8) == 3.0
+    assert step_seconds(both, at(4, heap=1, recompute=2, optimizer=1), 8) == 3.5
+    assert step_seconds(both, at(4, heap=1, recompute=1), 8) == math.inf
+    assert [decoding_bytes(both, threads) for threads in (1, 2)] == [20, 30]

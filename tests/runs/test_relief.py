@@ -36,7 +36,7 @@ def test_above_its_budget_a_run_frees_shrinks_and_at_last_stops_with_a_checkpoin
     tiny_set: Path, tmp_path: Path
 ) -> None:
     plan = planned(tiny_set, 5000)
-    plan = plan.model_copy(update={"micro_batch": 16})
+    plan = plan.model_copy(update={"point": plan.point.model_copy(update={"micro_batch": 16})})
     heard: list[Event] = []
     # A budget that the interpreter alone passes: every rung is tried, and none is enough.
     holders = sum(holder.bytes for holder in plan.memory.holders if holder.pool == "ram")

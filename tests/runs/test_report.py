@@ -34,7 +34,7 @@ from caudal.data.pairs import find_pairs
 from caudal.data.scenes import make_scenes
 from caudal.data.world import BAND_NAMES
 from caudal.memory.cost import Forward, ProbeResult
-from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Rejected
+from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Point, Rejected
 from caudal.models import weights
 from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
@@ -67,7 +67,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _plan(spec: RunSpec) -> TrainPlan:
     forward = Forward(side_px=256, ram=Bytes(4 * MIB), seconds=0.1)
     return TrainPlan(
-        spec=spec, device="cpu", precision="auto", micro_batch=8, open_chunks=4,
+        spec=spec, asked=spec, device="cpu", precision="auto", point=Point(micro_batch=8, open_blocks=4),
         arena=Bytes(MIB), compute_threads=1,
         memory=MemoryPlan(
             ram=Bytes(BUDGET["ram"]),

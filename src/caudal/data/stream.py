@@ -30,6 +30,7 @@ from caudal.data.visits import Visit, Visits
 from caudal.memory.arena import ALIGNMENT_BYTES, Arena, ArenaClosed, Slots
 
 _BATCH_BUFFERS = 2  # the batch in use, and the one being put together
+AHEAD = 2  # batches that are read ahead where nobody says otherwise
 _TURN_BATCHES = 8  # what is decoded in a turn, where decoding and the consumer take turns
 
 
@@ -62,7 +63,9 @@ class StreamSize:
     batch: int
 
     @classmethod
-    def of(cls, cutter: Cutter, batch: int, open_chunks: int, ahead: int = 2, world: int = 1) -> StreamSize:
+    def of(
+        cls, cutter: Cutter, batch: int, open_chunks: int, ahead: int = AHEAD, world: int = 1
+    ) -> StreamSize:
         """Enough slots for the order to be kept, and `ahead` batches or one chunk of reading ahead.
 
         `batch` is that of all ranks together. Of the patches that wait for later batches a rank has its
@@ -103,6 +106,7 @@ class PatchStream:
         threads: int,
         stop: int,
         start: int = 0,
+        ahead: int = AHEAD,
         overlap: bool = True,
         rank: Rank | None = None,
         quarantine: PatchQuarantine | None = None,
@@ -117,7 +121,7 @@ class PatchStream:
         self._position, self._stop = start, stop
         side, index = cutter.patch_px, cutter.index
         self._x_shape = (side, side, index.bands)
-        size = StreamSize.of(cutter, batch, open_chunks, world=rank.world)
+        size = StreamSize.of(cutter, batch, open_chunks, ahead, rank.world)
         self._waiting = self._patches(arena, size.slots)
         self._slots = Slots(arena, size.slots)
         self._buffers = itertools.cycle([self._patches(arena, self._share) for _ in range(_BATCH_BUFFERS)])

@@ -19,7 +19,8 @@ class Forward:
     """Maps `x_NHWC` in a file's own dtype and band order to probabilities `p_NKHW`, float32.
 
     Normalizes, puts 0 where a pixel is not valid, repeats the last row and column up to the model's
-    multiple (and cuts that off again), and leaves the rest to the model.
+    multiple (and cuts that off again), and leaves the rest to the model. `as_they_lie`: the weights are
+    neither moved nor laid out anew.
     """
 
     def __init__(
@@ -30,8 +31,11 @@ class Forward:
         layout: int,
         device: str,
         autocast: Callable[[], AbstractContextManager[None]],
+        as_they_lie: bool = False,
     ) -> None:
-        self._model = model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = model.eval()
+        if not as_they_lie:
+            self._model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._probabilities = probabilities
         self._order = list(normalization.order[layout])
         self._tables = normalization.tables(device)[:, layout : layout + 1]

@@ -8,22 +8,24 @@ err by up to 77 %.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from caudal.core.config import Frozen
 from caudal.core.messages import _
 from caudal.core.units import Bytes
-from caudal.memory.plan import Holder, Pool
+from caudal.memory.plan import Holder, Point, Pool
 
 
 class Step(Frozen):
     """One measured training step: its peak above `ProbeResult.imported`, by pool, and its time.
 
-    `thrift` is the position of that lever.
+    `heap` and `recompute` are the positions of those levers.
     """
 
     micro_batch: int
-    thrift: int = 0
+    heap: int = 0
+    recompute: int = 0
     ram: Bytes
     vram: Bytes = Bytes(0)
     seconds_per_sample: float
@@ -42,9 +44,11 @@ class ProbeResult(Frozen):
     """What a throw-away child process measured of a model on this machine.
 
     `imported` is the interpreter with its libraries; `static` the exact bytes of weights, gradients,
-    optimizer state and averaged weights; `forwards` is empty where inference was not measured. `decoding` is
-    what all decoding threads hold, `scoring` what inference of an image of the set holds in all. `headline`
-    is the figure by which models of its task are compared.
+    optimizer state and averaged weights; `forwards` is empty where inference was not measured. `decodings`
+    are what numbers of decoding threads hold, `scoring` what inference of an image of the set holds in all.
+    `elsewhere_seconds` is what a step takes more whose optimizer state lies elsewhere (0: not measured), and
+    `elsewhere_bytes` what it holds of it at a time. `headline` is the figure by which models of its task are
+    compared.
     """
 
     device: str
@@ -52,8 +56,10 @@ class ProbeResult(Frozen):
     static: dict[str, int]
     steps: tuple[Step, ...] = ()
     forwards: tuple[Forward, ...] = ()
-    decoding: Bytes = Bytes(0)
+    decodings: tuple[tuple[int, Bytes], ...] = ()
     scoring: Bytes = Bytes(0)
+    elsewhere_seconds: float = 0.0
+    elsewhere_bytes: Bytes = Bytes(0)
     precision: str = "fp32"
     headline: str = ""
     device_free: Bytes = Bytes(0)
@@ -86,18 +92,33 @@ def line(points: list[tuple[float, float]], at: float) -> float:
     return max(min(y for _x, y in points), y0 + (y1 - y0) * (at - x0) / (x1 - x0))
 
 
-def step_bytes(probe: ProbeResult, micro_batch: int, thrift: int = 0) -> tuple[Bytes, Bytes]:
+def step_bytes(probe: ProbeResult, point: Point) -> tuple[Bytes, Bytes]:
     """Predicted peak of a step above the static bytes: (ram, vram)."""
-    steps = [s for s in probe.steps if s.thrift == thrift]
-    ram = line([(s.micro_batch, s.ram) for s in steps], micro_batch)
-    vram = line([(s.micro_batch, s.vram) for s in steps], micro_batch)
+    steps = [s for s in probe.steps if (s.heap, s.recompute) == (point.heap, point.recompute)]
+    ram = line([(s.micro_batch, s.ram) for s in steps], point.micro_batch)
+    vram = line([(s.micro_batch, s.vram) for s in steps], point.micro_batch)
     return Bytes(ram), Bytes(vram)
 
 
-def step_seconds(probe: ProbeResult, micro_batch: int, thrift: int = 0) -> float:
-    """Seconds of a step for each sample: measured, or those of the fastest size that was."""
-    rates = {s.micro_batch: s.seconds_per_sample for s in probe.steps if s.thrift == thrift}
-    return rates.get(micro_batch) or min(rates.values())
+def step_seconds(probe: ProbeResult, point: Point, batch: int) -> float:
+    """Seconds of a step for each of the `batch` samples: measured, or those of the fastest size that was.
+
+    Infinite where nothing was measured with the levers at these positions.
+    """
+    rates = {
+        s.micro_batch: s.seconds_per_sample
+        for s in probe.steps
+        if (s.heap, s.recompute) == (point.heap, point.recompute)
+    }
+    if not rates:
+        return math.inf
+    more = probe.elsewhere_seconds / batch if point.optimizer else 0.0
+    return (rates.get(point.micro_batch) or min(rates.values())) + more
+
+
+def decoding_bytes(probe: ProbeResult, threads: int) -> Bytes:
+    """What so many decoding threads hold."""
+    return Bytes(line([(number, held) for number, held in probe.decodings], threads))
 
 
 def forward_bytes(forwards: tuple[Forward, ...], area_px: float) -> tuple[Bytes, Bytes]:

@@ -19,6 +19,22 @@ class Holder(Frozen):
     exact: bool = True
 
 
+class Point(Frozen):
+    """A position of every lever of a training run that is turned inside one search; see `memory/levers`.
+
+    `ahead` batches are read ahead by `threads` threads; `recompute` levels of the model compute their
+    activations again.
+    """
+
+    micro_batch: int
+    open_blocks: int
+    ahead: int = 1
+    threads: int = 1
+    heap: int = 0
+    recompute: int = 0
+    optimizer: int = 0
+
+
 class LeverSet(Frozen):
     """A lever, the position it was set to, and why."""
 

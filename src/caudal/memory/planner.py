@@ -6,29 +6,25 @@ is refused with the least that would, who holds it, and the cheapest change.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from caudal.core.errors import DoesNotFit
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.memory.levers.checkpointing import Checkpointing
+from caudal.memory.levers.heap import Heap
 from caudal.memory.levers.micro_batch import MicroBatch
+from caudal.memory.levers.optimizer_state import OptimizerState
+from caudal.memory.levers.prefetch import Prefetch
 from caudal.memory.levers.shuffle_bytes import ShuffleBytes
-from caudal.memory.levers.thrift import Thrift
-from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Pool, Rejected
+from caudal.memory.levers.threads import Threads
+from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Point, Pool, Rejected
 
 # A larger micro-batch must earn its bytes: one that is not this much faster is not taken.
 WORTHWHILE_GAIN = 0.1
 _SHOWN = 4  # rejected neighbours
-
-
-@dataclass(frozen=True)
-class Point:
-    """A position of every lever."""
-
-    micro_batch: int
-    open_blocks: int
-    thrift: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,21 +33,64 @@ class Lattice:
 
     micro_batch: MicroBatch
     shuffle: ShuffleBytes
-    thrift: Thrift
+    prefetch: Prefetch
+    threads: Threads
+    heap: Heap
+    checkpointing: Checkpointing
+    optimizer: OptimizerState
 
-    def rows(self) -> Iterator[list[Point]]:
+    def rows(self, seconds_per_sample: Callable[[Point], float]) -> Iterator[list[Point]]:
         """Points that differ in their micro-batch alone, row after row in order of price.
 
-        Fewer open blocks come first, which cost no time; then thrift, which changes no number; at last
+        Less of the stream comes first, which costs next to no time: fewer open blocks, less read ahead, fewer
+        threads. Then the levers of a step that change no number, the fastest setting first. At last
         micro-batches over which statistics are of fewer samples.
         """
         exact = [size for size in self.micro_batch.positions() if self.micro_batch.is_exact(size)]
         inexact = [size for size in self.micro_batch.positions() if not self.micro_batch.is_exact(size)]
-        for sizes in (exact, inexact):
-            for thrift in self.thrift.positions():
-                for blocks in self.shuffle.positions():
-                    if sizes:
-                        yield [Point(size, blocks, thrift) for size in sizes]
+        for sizes in filter(None, (exact, inexact)):
+            for heap, levels, optimizer in self._of_steps(sizes, seconds_per_sample):
+                for threads, ahead, blocks in itertools.product(
+                    self.threads.positions(), self.prefetch.positions(), self.shuffle.positions()
+                ):
+                    yield [
+                        Point(
+                            micro_batch=size,
+                            open_blocks=blocks,
+                            ahead=ahead,
+                            threads=threads,
+                            heap=heap,
+                            recompute=levels,
+                            optimizer=optimizer,
+                        )
+                        for size in sizes
+                    ]
+
+    def _of_steps(
+        self, sizes: Sequence[int], seconds_per_sample: Callable[[Point], float]
+    ) -> list[tuple[int, int, int]]:
+        """Positions of heap, checkpointing and optimizer state, the fastest first."""
+
+        def price(position: tuple[int, int, int]) -> tuple[float, int]:
+            heap, levels, optimizer = position
+            points = (
+                Point(micro_batch=size, open_blocks=2, heap=heap, recompute=levels, optimizer=optimizer)
+                for size in sizes
+            )
+            # What should be slower and was measured a little faster is not taken for it.
+            return (round(min(map(seconds_per_sample, points)), 9), sum(position))
+
+        settings = itertools.product(
+            self.heap.positions(), self.checkpointing.positions(), self.optimizer.positions()
+        )
+        # Freed activations that stay in the heap are not freed: computing them again alone brings a tenth.
+        useful = [
+            p
+            for p in settings
+            if not (p[1] and p[0] == Heap.KEPT and Heap.GIVEN_BACK in self.heap.positions())
+        ]
+        none, rest = useful[0], useful[1:]
+        return [none, *sorted(rest, key=price)]
 
 
 Holders = Callable[[Point], Sequence[Holder]]
@@ -84,11 +123,11 @@ def plan_training(
         DoesNotFit: not even the smallest lattice point fits.
     """
     rejected: list[Rejected] = []
-    for row in lattice.rows():
+    for row in lattice.rows(seconds_per_sample):
         fitting = [point for point in row if fits(holders(point), ram, vram)]
-        rejected += [
-            _too_large(point, holders(point), ram) for point in reversed(row) if point not in fitting
-        ]
+        for point in reversed(row):
+            if point not in fitting:
+                rejected = [*rejected[1 - _SHOWN :], _too_large(lattice, point, holders(point), ram)]
         if fitting:
             best = min(map(seconds_per_sample, fitting))
             quick = [p for p in fitting if seconds_per_sample(p) <= best * (1 + WORTHWHILE_GAIN)]
@@ -99,24 +138,23 @@ def plan_training(
                     vram=vram,
                     holders=tuple(holders(point)),
                     levers=tuple(_levers(lattice, point, [p.micro_batch for p in fitting])),
-                    rejected=tuple(rejected[-_SHOWN:]),
+                    rejected=tuple(rejected),
                 ),
                 point,
             )
-    points = (point for row in lattice.rows() for point in row)
+    points = (point for row in lattice.rows(seconds_per_sample) for point in row)
     least = min(map(holders, points), key=lambda held: (not fits(held, ram, None), total(held, "ram")))
     raise refusal(least, ram, vram)
 
 
-def _too_large(point: Point, held: Sequence[Holder], ram: Bytes) -> Rejected:
+def _too_large(lattice: Lattice, point: Point, held: Sequence[Holder], ram: Bytes) -> Rejected:
     pool: Pool = "ram" if total(held, "ram") > ram else "vram"
     change = _("micro-batch {size}, {blocks} open chunks").format(
         size=point.micro_batch, blocks=point.open_blocks
     )
-    if point.thrift:
-        change += _(", thrift {position}").format(position=point.thrift)
+    others = [f"{row.name} {row.value}" for row in _beside(lattice, point)]
     why = _("needs {needed} of {pool}").format(needed=total(held, pool), pool=pool)
-    return Rejected(change=change, why=why)
+    return Rejected(change=", ".join([change, *others]), why=why)
 
 
 def _levers(lattice: Lattice, point: Point, fitting: list[int]) -> list[LeverSet]:
@@ -136,12 +174,26 @@ def _levers(lattice: Lattice, point: Point, fitting: list[int]) -> list[LeverSet
     levers = [LeverSet(name=micro_batch.name, value=str(size), why=why)]
     why = _("as many as are wanted") if point.open_blocks == shuffle.wanted else _("the most that fit")
     levers.append(LeverSet(name=shuffle.name, value=str(point.open_blocks), why=why))
-    if point.thrift:
+    return levers + _beside(lattice, point)
+
+
+def _beside(lattice: Lattice, point: Point) -> list[LeverSet]:
+    """Levers that stand where they cost something; at rest they are not spoken of."""
+    rows = []
+    if point.ahead < lattice.prefetch.wanted:
+        rows.append((lattice.prefetch.name, point.ahead, _("batches read ahead; the order is the same")))
+    if point.threads < lattice.threads.wanted:
+        rows.append((lattice.threads.name, point.threads, _("fewer decode at once; the order is the same")))
+    if point.heap:
         why = _("freed blocks go back at once; the numbers are the same, a step takes longer")
-        if point.thrift == Thrift.COMPUTE_AGAIN:
-            why = _("freed blocks go back, activations are computed again; the same numbers, in more time")
-        levers.append(LeverSet(name=lattice.thrift.name, value=str(point.thrift), why=why))
-    return levers
+        rows.append((lattice.heap.name, point.heap, why))
+    if point.recompute:
+        why = _("levels whose activations are computed again; the same numbers, in more time")
+        rows.append((lattice.checkpointing.name, point.recompute, why))
+    if point.optimizer:
+        why = _("the optimizer's state lies elsewhere and is brought for each step; the same numbers")
+        rows.append((lattice.optimizer.name, point.optimizer, why))
+    return [LeverSet(name=name, value=str(value), why=why) for name, value, why in rows]
 
 
 def refusal(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> DoesNotFit:

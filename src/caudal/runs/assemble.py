@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from caudal.core.seeds import integer
 from caudal.data.classes import Classes
 from caudal.memory import allocator
-from caudal.memory.levers.thrift import Thrift
+from caudal.memory.levers.heap import Heap
 from caudal.models import weights
 from caudal.runs.spec import RunSpec, micro_batches
 from caudal.tasks import TASKS
@@ -46,12 +47,12 @@ def make_model(
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def make_thrifty(model: nn.Module, thrift: int) -> None:
-    """Set a model and this process's allocator to a position of the lever `thrift`."""
-    if thrift >= Thrift.GIVE_BACK:
+def make_thrifty(model: nn.Module, heap: int, recompute: int) -> None:
+    """Set this process's allocator and a model to positions of the levers `heap` and `checkpointing`."""
+    if heap == Heap.GIVEN_BACK:
         allocator.give_back_at_once()
-    if thrift >= Thrift.COMPUTE_AGAIN:
-        model.recompute = model.recompute_levels
+    if recompute:
+        model.recompute = recompute  # type: ignore[assignment]
 
 
 def make_stepper(
@@ -62,8 +63,9 @@ def make_stepper(
     parts: Parts | None,
     precision: Precision,
     micro_batch: int,
+    elsewhere: Path | None = None,
 ) -> tuple[Stepper, Average]:
-    """All that a training step needs, and the averaged weights beside it."""
+    """All that a training step needs, and the averaged weights beside it; see `AdamW` for `elsewhere`."""
     lever, settings = micro_batches(spec), spec.training
     body = list(model.body_parameters()) if isinstance(model, HasHead) and settings.body_rate < 1 else []
     stepper = Stepper(
@@ -75,6 +77,7 @@ def make_stepper(
             settings.weight_decay,
             slower=body,
             slower_rate=settings.body_rate,
+            elsewhere=elsewhere,
         ),
         scaler=precision.scaler(),
         precision=precision,

@@ -23,10 +23,13 @@ from caudal.data.url import Location
 from caudal.inference.forward import Forward
 from caudal.memory import planner, vram
 from caudal.memory.cost import Forward as Measured
+from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.memory.plan import Holder
+from caudal.memory.vram import DEFAULT_SHARE
 from caudal.models import weights
 from caudal.models.anomaly_map import AnomalyMap, MapScores
+from caudal.models.brought import brought
 from caudal.models.fold import folded
 from caudal.runs import assemble
 from caudal.runs.machine import processors, settle
@@ -38,7 +41,10 @@ _MEASURED_SIDES_PX = (256, 576)
 
 @dataclass
 class Loaded:
-    """A model for inference on `device`; `base` is what the process held once it was loaded."""
+    """A model for inference on `device`; `base` is what the process held once it was loaded.
+
+    `weights` is the position of that lever.
+    """
 
     model: nn.Module
     card: weights.ModelCard
@@ -48,6 +54,7 @@ class Loaded:
     base: Bytes
     forwards: tuple[Measured, ...]
     warnings: tuple[str, ...]
+    weights: int = Weights.HELD
 
     def forward(self, layout: int) -> Forward:
         """The model as a function of a file's values, for files of that layout."""
@@ -59,6 +66,7 @@ class Loaded:
             layout,
             self.device,
             number.autocast,
+            as_they_lie=self.weights == Weights.MAPPED,
         )
 
     def check_bands(self, bands: int, path: object) -> None:
@@ -137,8 +145,8 @@ def one_folder(data: str | Path | Sequence[str | Path]) -> str:
     return str(given[0])
 
 
-def load_model(path: Path, device: str) -> Loaded:
-    """Load a run's or a model's folder, or a bare `.pt`.
+def load_model(path: Path, device: str, ram: Bytes | None = None) -> Loaded:
+    """Load a run's or a model's folder, or a bare `.pt`; ready for speed where that fits into `ram`.
 
     Raises:
         BadModel: there is no model that may be opened.
@@ -148,6 +156,8 @@ def load_model(path: Path, device: str) -> Loaded:
     torch.set_num_threads(processors())
     where = vram.choose(device)
     model, card = weights.load(path / "model" if (path / "model").is_dir() else path)
+    model.requires_grad_(False)
+    position = _weights_position(model, card, where, ram)
     warnings = []
     if card.normalization is None:
         warnings.append(
@@ -157,14 +167,32 @@ def load_model(path: Path, device: str) -> Loaded:
     else:
         normalization = Normalization.model_validate(card.normalization)
     classes = Classes.model_validate(card.classes) if card.classes else None
-    ready = MapScores(model) if isinstance(model, AnomalyMap) else folded(model)
-    loaded = Loaded(ready, card, normalization, classes, where, charged_bytes(), (), tuple(warnings))
+    ready = MapScores(model) if isinstance(model, AnomalyMap) else model
+    if position == Weights.MAPPED:
+        ready = ready if where == "cpu" else brought(ready, where)
+    elif ready is model:
+        ready = folded(model)
+    loaded = Loaded(
+        ready, card, normalization, classes, where, charged_bytes(), (), tuple(warnings), position
+    )
     stored = card.memory or {}
-    if stored.get("device") == where and stored.get("forwards"):
+    if position == Weights.HELD and stored.get("device") == where and stored.get("forwards"):
         loaded.forwards = tuple(Measured.model_validate(row) for row in stored["forwards"])
     else:
         loaded.forwards = _measure(loaded)
     return loaded
+
+
+def _weights_position(model: nn.Module, card: weights.ModelCard, device: str, ram: Bytes | None) -> int:
+    """`HELD` if copies of the weights, made for speed, fit into `ram` beside the smallest tile."""
+    stored = (card.memory or {}).get("forwards") or ()
+    forwards = tuple(Measured.model_validate(row) for row in stored)
+    tile = min((row.vram if device == "cuda" else row.ram for row in forwards), default=0)
+    copies = sum(w.numel() * w.element_size() for w in model.state_dict().values())
+    if device == "cuda":
+        free = vram.devices()[0].free
+        return Weights.HELD if copies + tile <= DEFAULT_SHARE * free else Weights.MAPPED
+    return Weights.HELD if ram is None or charged_bytes() + copies + tile <= ram else Weights.MAPPED
 
 
 def _measure(loaded: Loaded) -> tuple[Measured, ...]:

@@ -7,7 +7,7 @@ from pydantic import Field
 from caudal.core.config import Frozen
 from caudal.core.units import Bytes
 from caudal.memory.cost import ProbeResult
-from caudal.memory.plan import MemoryPlan
+from caudal.memory.plan import MemoryPlan, Point
 from caudal.runs.facts import Facts
 from caudal.runs.spec import RunSpec
 
@@ -18,17 +18,17 @@ LARGEST_VIEW_PX = 1024
 class TrainPlan(Frozen):
     """A spec with every open choice made, and the bytes that it will take.
 
+    `asked` is the spec as it was given; `spec` differs where a lever had to change numbers.
     `steps` are those that will be taken: of a model that learns in one pass, the batches of an epoch.
     `train` and `held_out` are numbers of images, for data that have few. `margin` is the share of the
     prediction that was added for what past runs of its `kind` took beyond theirs.
     """
 
     spec: RunSpec
+    asked: RunSpec
     device: str
     precision: str
-    micro_batch: int
-    open_chunks: int
-    thrift: int = 0
+    point: Point
     arena: Bytes
     compute_threads: int
     memory: MemoryPlan
@@ -41,6 +41,11 @@ class TrainPlan(Frozen):
     held_out: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     margin: float = 0.0
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples that go through the model at once."""
+        return self.point.micro_batch
 
     @property
     def kind(self) -> str:

@@ -12,6 +12,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory import allocator, vram
 from caudal.memory.cost import ProbeResult, Step, line
-from caudal.memory.levers.thrift import Thrift
+from caudal.memory.levers.checkpointing import Checkpointing
+from caudal.memory.levers.heap import Heap
+from caudal.memory.levers.threads import Threads
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.machine import settle
 from caudal.runs.refusal import LEAST_RAM, refuse_at_once, static_bytes
@@ -34,7 +37,9 @@ from caudal.runs.work.base import Work
 if TYPE_CHECKING:
     from caudal.training.step import StepBatch
 
-_COMFORT = 0.7  # of the room for a step: past it, thrift is measured, too
+_COMFORT = 0.7  # of the room for a step: past it, what takes less and longer is measured, too
+_NO_TIME = 1e-9  # it was measured, and is in the time of a step
+_WORTH_BRINGING = 0.05  # of the budget: an optimizer state below it stays where it is
 
 _ERRORS: dict[str, type[CaudalError]] = {e.code: e for e in (DeviceMissing, DoesNotFit, UsageError)}
 
@@ -127,6 +132,7 @@ def measure(request: ProbeRequest) -> ProbeResult:
     from caudal.training import precision as precisions
     from caudal.training.average import Average
     from caudal.training.fit import Taker
+    from caudal.training.state_elsewhere import at_once_bytes
     from caudal.training.step import equal_parts
 
     rehearsal.load()
@@ -140,12 +146,21 @@ def measure(request: ProbeRequest) -> ProbeResult:
     model = assemble.make_model(request.spec, rehearsal.inputs, rehearsal.outputs, device, rehearsal.config)
     prepare, parts = rehearsal.prepare(device), rehearsal.parts
     stepper: Any
+    scratch: Path | None = None
     if isinstance(model, Fitted):
         stepper, average = Taker(model, prepare, parts or equal_parts, 1), Average(model, 0)
     else:
-        stepper, average = assemble.make_stepper(request.spec, task, model, prepare, parts, precision, 1)
+        alone = sum(static_bytes(model, None if request.spec.training.average else model).values())
+        # What would not fit beside the libraries is not tried with all of the optimizer's state here.
+        scratch = Path(tempfile.gettempdir()) if imported + alone > _COMFORT * request.ram else None
+        stepper, average = assemble.make_stepper(
+            request.spec, task, model, prepare, parts, precision, 1, scratch
+        )
     static = static_bytes(model, average.model)
-    decoding = rehearsal.decoding(meter)
+    decodings = tuple(
+        (threads, rehearsal.decoding(meter, threads))
+        for threads in Threads(request.spec.data.threads).positions()[:2]
+    )
     allocator.trim()
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     forwards = tuple(rehearsal.forwards(model, task, precision, meter))
@@ -153,15 +168,19 @@ def measure(request: ProbeRequest) -> ProbeResult:
     scored = rehearsal.scoring(model, task, precision, meter)
     allocator.trim()
     steps: list[Step] = []
-    room = request.ram - imported - sum(static.values())
+    held = sum(static.values()) - (static["optimizer"] if scratch else 0)
+    room = request.ram - imported - held
     sizes = request.exact
     if rehearsal.guess(forwards, min(request.exact)) > room:
         sizes = (*request.inexact, *request.exact)
-    furthest = Thrift.COMPUTE_AGAIN if hasattr(model, "recompute_levels") else Thrift.GIVE_BACK
-    for position in Thrift(furthest).positions():
+    elsewhere = (_NO_TIME, at_once_bytes(list(model.parameters()))) if scratch else None
+    for heap, recompute in _step_levers(model):
         if any(s.ram + s.vram <= _COMFORT * room for s in steps if s.micro_batch in request.exact):
-            break  # less thrift is faster
-        assemble.make_thrifty(model, position)
+            break  # nothing more is wanted
+        if steps and elsewhere is None and not isinstance(model, Fitted):
+            elsewhere = _measure_elsewhere(stepper, static, request.ram)
+            room += static["optimizer"] if elsewhere[0] else 0  # a plan may put it there
+        assemble.make_thrifty(model, heap, recompute)
         measured: list[Step] = []
         for size in sizes:
             if len(measured) >= 2 and _would_not_fit(measured, size, room):
@@ -169,8 +188,8 @@ def measure(request: ProbeRequest) -> ProbeResult:
             stepper.micro_batch = size
             count = min(2 * size, max(request.exact))
             batches = [rehearsal.batch(count, number) for number in range(rehearsal.steps)]
-            step = _measure_step(stepper, average, batches, size, meter, imported, static, device)
-            measured.append(step.model_copy(update={"thrift": position}))
+            step = _measure_step(stepper, average, batches, size, meter, imported, held, device)
+            measured.append(step.model_copy(update={"heap": heap, "recompute": recompute}))
         steps += measured
     return ProbeResult(
         device=device,
@@ -178,12 +197,43 @@ def measure(request: ProbeRequest) -> ProbeResult:
         static=static,
         steps=tuple(steps),
         forwards=forwards,
-        decoding=decoding,
+        decodings=decodings,
         scoring=scored,
+        elsewhere_seconds=elsewhere[0] if elsewhere else 0.0,
+        elsewhere_bytes=elsewhere[1] if elsewhere else Bytes(0),
         precision=precision.name,
         headline=task.headline,
         device_free=free,
     )
+
+
+def _step_levers(model: Any) -> list[tuple[int, int]]:
+    """Positions of `heap` and `checkpointing` that are worth a measurement, the dearest in memory first."""
+    levels = Checkpointing(int(getattr(model, "recompute_levels", 0))).positions()
+    return [(Heap.KEPT, 0), *((Heap.GIVEN_BACK, recompute) for recompute in levels)]
+
+
+def _measure_elsewhere(stepper: Any, static: dict[str, int], ram: Bytes) -> tuple[float, Bytes]:
+    """Seconds of an update whose state lies elsewhere, and what it holds at a time; 0 where little is to win.
+
+    The file lies where Python keeps what is temporary; a run's lies in its folder.
+    """
+    from caudal.training.adamw import AdamW
+    from caudal.training.state_elsewhere import at_once_bytes
+
+    weights = list(stepper.model.parameters())
+    if static["optimizer"] < _WORTH_BRINGING * ram:
+        return 0.0, Bytes(0)
+    optimizer = AdamW(weights, 0.0, 0.0, elsewhere=Path(tempfile.gettempdir()))
+    seconds = []
+    for weight in weights:
+        weight.grad = weight.new_zeros(weight.shape)
+    for _time in range(2):
+        began = time.perf_counter()
+        optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    stepper.optimizer.zero_grad()
+    return max(seconds[-1], _NO_TIME), at_once_bytes(weights)
 
 
 def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
@@ -197,7 +247,7 @@ def _measure_step(
     size: int,
     meter: PeakMeter,
     imported: Bytes,
-    static: dict[str, int],
+    held: int,
     device: str,
 ) -> Step:
     meter.reset()
@@ -207,7 +257,6 @@ def _measure_step(
         stepper.run(batch, 1e-4)
         average.update(stepper.model, number)
         seconds.append(time.perf_counter() - began)
-    held = sum(static.values())
     on_device = vram.peak() if device == "cuda" else None
     return Step(
         micro_batch=size,

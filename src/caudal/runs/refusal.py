@@ -41,7 +41,8 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
         config = {**rehearsal.config, **spec.model.config}
         model = weights.build(spec.model.name, rehearsal.inputs, rehearsal.outputs, config)
     static = static_bytes(model, None if spec.training.average else model)
-    least = LEAST_RAM + sum(static.values())
+    held_always = {name: held for name, held in static.items() if name != "optimizer"}  # it may lie elsewhere
+    least = LEAST_RAM + sum(held_always.values())
     sample = rehearsal.on_meta()
     if sample is not None and least <= ram < _TRACED_BELOW * least:
         x, y = sample
@@ -53,12 +54,15 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
     if least > ram:
         holders = [
             Holder(name=_("interpreter and libraries"), bytes=LEAST_RAM),
-            *static_holders(static),
+            *static_holders(held_always),
         ]
         rest = least - planner.total(holders, "ram")
         if rest > 0:
             holders.append(Holder(name=_("activations and workspace"), bytes=Bytes(rest), exact=False))
-        raise planner.refusal(holders, ram, None)
+        error = planner.refusal(holders, ram, None)
+        # What holds whatever is set: no smaller patch and no other precision helps.
+        error.facts["final"] = int(LEAST_RAM + sum(held_always.values()) > ram)
+        raise error
 
 
 def _in_fork(count: Callable[[], int]) -> int:

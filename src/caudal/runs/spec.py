@@ -25,7 +25,9 @@ class DataSettings(Frozen):
 
     For tasks over samples as they lie in files, `images` is one folder, file or pack of them; `labels` a CSV
     that says more of each file; `target` the field or column that is learned; `samples` whether a file of
-    arrays is one sample (`file`) or many (`rows`). Pictures are brought to `image_px` a side.
+    arrays is one sample (`file`) or many (`rows`); of two classes `positive` is the one that is looked for
+    (default: the second). Pictures are brought to `image_px` a side, and their values made mean 0 and
+    deviation 1 over all of the `set` or in each `picture`.
     """
 
     images: tuple[str, ...] = Field(min_length=1)
@@ -33,7 +35,9 @@ class DataSettings(Frozen):
     labels: str | None = None
     target: str | None = None
     samples: Literal["auto", "file", "rows"] = "auto"
-    image_px: int = Field(128, ge=8, le=2048)
+    positive: str | None = None
+    image_px: int = Field(64, ge=8, le=2048)
+    normalize: Literal["set", "picture"] = "set"
     classes: tuple[int, ...] = ()
     ignored: tuple[int, ...] = ()
     patch_px: int = Field(0, ge=0, le=2048)
@@ -46,13 +50,15 @@ class SplitSettings(Frozen):
     """Part `fold` of `folds` is held out; images whose names match `group` alike stay together.
 
     For tasks over samples `group` is a field, or a column of the labels. Where the data have a field or
-    column `split`, or parts of that name, and `given` is left on, they are held to it.
+    column `split`, or parts of that name, and `given` is left on, they are held to it. With `together`,
+    pictures that are nearly the same stay on one side.
     """
 
     folds: int = Field(5, ge=2)
     fold: int = Field(0, ge=0)
     group: str | None = None
     given: bool = True
+    together: bool = True
 
 
 class ModelSettings(Frozen):
@@ -64,7 +70,7 @@ class ModelSettings(Frozen):
 
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "anomaly": {
-        "model": {"name": "patch_memory"},
+        "model": {"name": "auto"},
         "training": {"steps": 2000, "batch": 16, "learning_rate": 1e-3, "patience": 0, "precision": "fp32"},
         "augmentation": {
             "flips": True,
@@ -79,7 +85,17 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "classification": {
         "model": {"name": "residual"},
-        "training": {"steps": 1500, "batch": 16, "learning_rate": 1e-3, "balance": True, "patience": 0},
+        "data": {"normalize": "picture"},
+        "training": {
+            "steps": 1500,
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.3,
+            "balance": True,
+            "patience": 0,
+            "keep": "last",
+        },
+        "augmentation": {"zoom": 0.3, "invert": 0.0},
     },
     "sequence": {
         "model": {"name": "temporal"},
@@ -105,8 +121,11 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """What a task sets where a spec says nothing, by section."""
-LEARNED_ELSEWHERE = {"head_first": 0.2, "body_rate": 0.1}
-"""What else is set for a model whose weights come from elsewhere."""
+LEARNED_ELSEWHERE: dict[str, dict[str, Any]] = {
+    "data": {"normalize": "set"},  # values as those weights know them
+    "training": {"head_first": 0.2, "body_rate": 0.1, "weight_decay": 0.02},
+}
+"""What is set instead for a model whose weights come from elsewhere."""
 
 
 class RunSpec(Frozen):
@@ -138,10 +157,12 @@ class RunSpec(Frozen):
                 continue  # the rest of a default goes with its own model
             if isinstance(given, dict):
                 filled[section] = {**keys, **given}
-        model, training = filled.get("model"), filled.get("training", {})
-        learned = isinstance(model, dict) and dict(model.get("config") or {}).get("source")
-        if learned and isinstance(training, dict):
-            filled["training"] = {**LEARNED_ELSEWHERE, **training}
+        model = filled.get("model")
+        if isinstance(model, dict) and dict(model.get("config") or {}).get("source"):
+            for section, keys in LEARNED_ELSEWHERE.items():
+                given = values.get(section, {})
+                if isinstance(given, dict):
+                    filled[section] = {**filled.get(section, {}), **keys, **given}
         return filled
 
     def same_run(self, other: RunSpec) -> bool:

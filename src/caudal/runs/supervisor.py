@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import IO, Literal
 
 from caudal.core.units import MIB, Bytes
 from caudal.memory import cgroup, shared_memory
@@ -61,36 +61,69 @@ def watch(
     gets SIGTERM, and `grace_seconds` later its whole group is killed. Only for a process's main thread, and
     before it has others.
     """
-    kills, began, used = _oom_kills(), time.monotonic(), _cpu_seconds()
-    child = subprocess.Popen(
-        list(command),
-        env={**os.environ, **env},
-        process_group=0,
-        preexec_fn=_tied_to(os.getpid()),
-    )
-    with _handing_on(child):
-        code, overdue = _wait(child, limit_seconds, grace_seconds)
-    seconds = time.monotonic() - began
-    resident = Bytes(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
-    reason: Reason = "ended"
-    if overdue:
-        reason = "timeout"
-    elif code < 0:
-        reason = _why(-code, _oom_kills() > kills)
-    ended = reason == "ended"
-    return Ending(reason, code if ended else 1, max(0, -code), seconds, resident, _cpu_seconds() - used)
+    child = Child(command, env)
+    with _handing_on(child.process):
+        overdue = _wait(child.process, limit_seconds, grace_seconds)
+    return child.ending(overdue)
 
 
-def _wait(child: subprocess.Popen[bytes], limit: float | None, grace: float) -> tuple[int, bool]:
-    """The exit status, and whether it had to be killed for its time limit."""
+class Child:
+    """A process in a group of its own that is told to stop when this one dies, by the signal `dies_with`.
+
+    Only for a process's main thread, before it has others. `output` and `log` take what it prints.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        dies_with: int = signal.SIGTERM,
+        output: IO[bytes] | None = None,
+        log: IO[bytes] | None = None,
+    ) -> None:
+        self._kills, self._began, self._used = oom_kills(), time.monotonic(), _cpu_seconds()
+        self.process = subprocess.Popen(
+            list(command),
+            env={**os.environ, **env},
+            process_group=0,
+            preexec_fn=_tied_to(os.getpid(), dies_with),
+            stdout=output,
+            stderr=log,
+        )
+
+    def saw_oom_kill(self) -> bool:
+        """Whether the kernel has killed for want of memory since it began."""
+        return oom_kills() > self._kills
+
+    def ending(self, overdue: bool = False) -> Ending:
+        """How it ended; `overdue` where it was made to end at its time limit."""
+        code = self.process.wait()
+        seconds = time.monotonic() - self._began
+        resident = Bytes(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+        reason: Reason = "ended"
+        if overdue:
+            reason = "timeout"
+        elif code < 0:
+            reason = _why(-code, self.saw_oom_kill())
+        ended = reason == "ended"
+        used = _cpu_seconds() - self._used
+        return Ending(reason, code if ended else 1, max(0, -code), seconds, resident, used)
+
+
+def _wait(child: subprocess.Popen[bytes], limit: float | None, grace: float) -> bool:
+    """Wait for its end; whether it had to be killed for its time limit."""
     with suppress(subprocess.TimeoutExpired):
-        return child.wait(limit), False
+        child.wait(limit)
+        return False
     child.terminate()
     with suppress(subprocess.TimeoutExpired):
-        return child.wait(grace), False
+        child.wait(grace)
+        return False
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    return child.wait(), True
+    child.wait()
+    return True
 
 
 def _why(number: int, group_had_kills: bool) -> Reason:
@@ -105,7 +138,7 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _oom_kills() -> int:
+def oom_kills() -> int:
     """How often the kernel has killed for want of memory: in this group if it counts, else anywhere."""
     counted = cgroup.read().oom_kills
     if counted is not None:
@@ -117,15 +150,15 @@ def _oom_kills() -> int:
     return 0
 
 
-def _tied_to(parent: int) -> Callable[[], None]:
+def _tied_to(parent: int, number: int) -> Callable[[], None]:
     libc = ctypes.CDLL(None, use_errno=True)
 
     def tie() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        libc.prctl(_PR_SET_PDEATHSIG, number)
         with suppress(OSError):  # if somebody must go, not the one who can tell
             Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
         if os.getppid() != parent:  # it died before the call
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     return tie
 

@@ -12,6 +12,8 @@ from caudal.inference.predict import working_bytes
 from caudal.inference.tiles import Mode, TileGrid
 from caudal.memory import cost
 from caudal.memory.cost import Forward
+from caudal.memory.levers import LEVERS
+from caudal.memory.levers.tile import Tile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +62,7 @@ def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
     Exact tiles give what the whole image would give, up to rounding. Blended ones see less of their
     surroundings at the rim, where their neighbour counts for more, and cost less.
     """
-    cores = [core for core in (EXACT_PX if exact else BLENDED_PX) if core % multiple_px == 0]
+    tile: Tile = LEVERS.get("tile")(EXACT_PX if exact else BLENDED_PX, multiple_px, exact)
     return [
         Tiling(
             core_px=core,
@@ -68,7 +70,7 @@ def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
             multiple_px=multiple_px,
             mode="exact" if exact else "blend",
         )
-        for core in cores or [round_up(BLENDED_PX[-1], multiple_px)]
+        for core in tile.positions()
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from caudal.core.units import Bytes
@@ -41,3 +42,36 @@ def seconds_left() -> float | None:
 def budget_below(predicted: Bytes) -> Bytes:
     """The budget of the next plan, of what the last one said that it would hold."""
     return Bytes(predicted * _SHARE)
+
+
+FENCE = "CAUDAL_FENCE"
+"""`PATH:NUMBER`: this process may put nothing in place once the file PATH says another number."""
+
+SUPERSEDED = 9
+"""The exit code of a process whose number is no longer the one."""
+
+
+def heed_fence() -> None:
+    """End at once, where a file would be put in place after somebody else took the run over.
+
+    Whoever was stopped for a long time and wakes up does not know that its run was given to another. What is
+    whole in a folder came there by a rename, so that is where it is asked; reading the number takes 20 µs.
+    """
+    if FENCE not in os.environ:
+        return
+    path, _colon, number = os.environ[FENCE].rpartition(":")
+
+    def ask(event: str, _arguments: object) -> None:
+        if event == "os.rename" and _number_in(path) not in (number, None):
+            os._exit(SUPERSEDED)
+
+    sys.addaudithook(ask)
+
+
+def _number_in(path: str) -> str | None:
+    """What the fence says; `None` where it cannot be read, which is nobody's order to end."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.readline().split()[0]
+    except (OSError, IndexError):
+        return None

@@ -17,7 +17,8 @@ class TrainingSettings(Frozen):
     (0: not). Every `validate_every` steps (0: 20 times in all) the held-out part is scored; `patience`
     scores in a row without a better one end the training (0: never). `keep` says which model is kept: that of
     the best score, or the last, which a small held-out part tells apart no better than chance. With `balance`
-    every class counts the same, however many samples it has. Of a model with weights from elsewhere the head
+    every class counts the same, however many samples it has: by weights, or, as `samples`, because those of
+    the rarer classes are drawn more often. Of a model with weights from elsewhere the head
     alone learns in the share `head_first` of the steps, and the rest at the share `body_rate` of the rate. A
     checkpoint is written every
     `checkpoint_seconds`, or every `checkpoint_steps` where that is set.
@@ -33,7 +34,7 @@ class TrainingSettings(Frozen):
     validate_every: int = Field(0, ge=0)
     patience: int = Field(8, ge=0)
     keep: Literal["best", "last"] = "best"
-    balance: bool = False
+    balance: bool | Literal["samples"] = False
     head_first: float = Field(0.0, ge=0, lt=1)
     body_rate: float = Field(1.0, gt=0, le=1)
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 
@@ -12,6 +13,6 @@ class Lever(Protocol):
     exact: bool
     """Whether every position gives the same losses and gradients, up to rounding."""
 
-    def positions(self) -> list[int]:
+    def positions(self) -> Sequence[int | str]:
         """What it can be set to, the dearest in memory first."""
         ...

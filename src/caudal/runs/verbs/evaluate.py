@@ -49,7 +49,7 @@ def evaluate(
     if is_of_samples(path):
         return _evaluate_samples(path, run, data, labels, budget, device or "auto", began, tick)
     with Watch() as watch:
-        loaded = load_model(path, device or "auto")
+        loaded = load_model(path, device or "auto", budget)
         if loaded.card.task == "anomaly":
             return _evaluate_anomalies(loaded, run, data, budget, began, watch, tick)
         if loaded.classes is None:
@@ -129,7 +129,7 @@ def _evaluate_samples(
         predicted_bytes={"ram": int(predicted), "vram": 0},
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
-        warnings=(*opened.notes, *warnings, *scorer.warnings()),
+        warnings=(*opened.notes, *warnings, *model.warnings, *scorer.warnings()),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +15,10 @@ from caudal.data.url import Url, address_of
 from caudal.memory import cost, margin, planner
 from caudal.memory.cost import ProbeResult
 from caudal.memory.levers import LEVERS
+from caudal.memory.levers.optimizer_state import OptimizerState
 from caudal.memory.meters import charged_bytes
-from caudal.memory.plan import Holder
-from caudal.memory.planner import Lattice, Point
+from caudal.memory.plan import Holder, LeverSet, Point, Pool
+from caudal.memory.planner import Lattice
 from caudal.memory.vram import DEFAULT_SHARE
 from caudal.runs import watched
 from caudal.runs.folder import RunFolder
@@ -124,7 +125,7 @@ def resolve(
     folder = RunFolder(local_path(str(out), must_exist=False))
     if folder.plan.is_file() and folder.spec.is_file():
         stored = TrainPlan.model_validate(folder.read_json(folder.plan))
-        if stored.spec == spec:
+        if stored.asked == spec:
             if not watched.must_take_less():
                 return stored
             return _plan_below(stored.memory.predicted("ram"), spec, tick)
@@ -148,33 +149,81 @@ def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
 
 
 def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Bytes | None = None) -> TrainPlan:
-    """Plan a spec, to hold at most `most` if it is given; see `plan`."""
+    """Plan a spec, to hold at most `most` if it is given; see `plan`.
+
+    Where nothing fits, levers that change numbers are turned, for each of which all is measured again.
+    """
     TASKS.check(spec.task)
     ram = ram_budget(spec.ram)
     ram = ram if most is None else min(ram, most)
     work = open_work(spec, tick)
+    try:
+        return _plan_work(work, ram).model_copy(update={"asked": spec})
+    except DoesNotFit as error:
+        refused = error
+    if refused.facts.get("final"):
+        raise refused
+    for changed, levers in smaller_specs(spec, work, str(refused.facts.get("precision", ""))):
+        try:
+            made = _plan_work(open_work(changed, tick), ram)
+        except DoesNotFit as error:
+            refused = min(refused, error, key=_needed)
+            continue
+        memory = made.memory.model_copy(update={"levers": (*made.memory.levers, *levers)})
+        warnings = (*made.warnings, *(lever.why for lever in levers))
+        return made.model_copy(update={"asked": spec, "memory": memory, "warnings": warnings})
+    raise refused
+
+
+def _needed(error: DoesNotFit) -> int:
+    return int(cast(int, error.facts["needed"]))
+
+
+def smaller_specs(
+    spec: RunSpec, work: Work, precision: str = ""
+) -> Iterator[tuple[RunSpec, tuple[LeverSet, ...]]]:
+    """What want of memory may change a spec to, nearest first, each with the levers that did it.
+
+    `precision` is the one that was refused, where that is known.
+    """
+    values, said = spec.model_dump(), list[LeverSet]()
+    names = LEVERS.get("precision")(precision, spec.training.precision).positions()
+    for name in names[1:]:
+        values |= {"training": {**values["training"], "precision": name}}
+        why = _("{precision} instead of fp32, which does not fit; the result changes").format(precision=name)
+        said.append(LeverSet(name="precision", value=name, why=why))
+        yield RunSpec.make(values), tuple(said)
+    wanted = getattr(work.facts, "patch_px", 0)
+    sides = LEVERS.get("patch")(wanted, spec.data.patch_px).positions() if wanted else [0]
+    for side in sides[1:]:
+        values |= {"data": {**values["data"], "patch_px": side}}
+        why = _(
+            "patches of {side} px instead of {wanted}: no larger ones fit, and the result changes"
+        ).format(side=side, wanted=wanted)
+        yield RunSpec.make(values), (*said, LeverSet(name="patch", value=str(side), why=why))
+
+
+def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
+    spec = work.spec
     batch, threads = spec.training.batch, processors()
     micro_batch = micro_batches(spec)
     parent = charged_bytes()
-    probe = ask(
-        ProbeRequest(
-            spec=spec,
-            told=work.tell(),
-            exact=tuple(s for s in sorted(micro_batch.positions()) if micro_batch.is_exact(s)),
-            inexact=tuple(s for s in sorted(micro_batch.positions()) if not micro_batch.is_exact(s)),
-            ram=ram,
-            threads=threads,
-        )
+    request = ProbeRequest(
+        spec=spec,
+        told=work.tell(),
+        exact=tuple(s for s in sorted(micro_batch.positions()) if micro_batch.is_exact(s)),
+        inexact=tuple(s for s in sorted(micro_batch.positions()) if not micro_batch.is_exact(s)),
+        ram=ram,
+        threads=threads,
     )
-    shuffle = LEVERS.get("shuffle_bytes")(work.most_blocks)
+    probe = ask(request)
     vram = None
     if probe.device == "cuda":
         vram = spec.vram or Bytes(probe.device_free * DEFAULT_SHARE)
-
     share, runs = margin.learned(kind_of(spec, work.facts.shape, probe.device, probe.precision))
 
     def holders(point: Point) -> list[Holder]:
-        arena = work.arena_bytes(point.open_blocks)
+        arena = work.arena_bytes(point.open_blocks, point.ahead)
         found = training_holders(probe, point, arena, parent, work.index_bytes)
         if not share:
             return found
@@ -182,27 +231,36 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
         return [*found, Holder(name=_("margin, learned from {count} runs").format(count=runs), bytes=more)]
 
     def seconds_per_sample(point: Point) -> float:
-        return cost.step_seconds(probe, point.micro_batch, point.thrift)
+        return cost.step_seconds(probe, point, batch)
 
-    thrift = LEVERS.get("thrift")(max(step.thrift for step in probe.steps))
-    memory, point = planner.plan_training(
-        ram, vram, holders, Lattice(micro_batch, shuffle, thrift), seconds_per_sample
+    lattice = Lattice(
+        micro_batch,
+        LEVERS.get("shuffle_bytes")(work.most_blocks),
+        LEVERS.get("prefetch")(work.most_ahead),
+        LEVERS.get("threads")(spec.data.threads),
+        LEVERS.get("heap")(max(step.heap for step in probe.steps)),
+        LEVERS.get("checkpointing")(max(step.recompute for step in probe.steps)),
+        LEVERS.get("optimizer_state")(probe.elsewhere_seconds > 0),
     )
-    seconds = work.steps * batch * seconds_per_sample(point)
+    try:
+        memory, point = planner.plan_training(ram, vram, holders, lattice, seconds_per_sample)
+    except DoesNotFit as error:
+        error.facts["precision"] = probe.precision
+        raise
+    chosen = spec.data.model_copy(update={"threads": point.threads})
     train, held_out = work.members
     return TrainPlan(
-        spec=spec,
+        spec=spec.model_copy(update={"data": chosen}),
+        asked=spec,
         device=probe.device,
         precision=probe.precision,
-        micro_batch=point.micro_batch,
-        open_chunks=point.open_blocks,
-        thrift=point.thrift,
-        arena=work.arena_bytes(point.open_blocks),
+        point=point,
+        arena=work.arena_bytes(point.open_blocks, point.ahead),
         compute_threads=threads,
         memory=memory,
         probe=probe,
         facts=work.facts,
-        seconds=seconds,
+        seconds=work.steps * batch * seconds_per_sample(point),
         samples_per_second=1 / seconds_per_sample(point),
         steps=work.steps,
         train=train,
@@ -236,7 +294,7 @@ def training_holders(
     Steps decode and do not score. A score in between finds the arena full and the threads at rest. The last
     one has the machine to itself.
     """
-    ram, vram = cost.step_bytes(probe, point.micro_batch, point.thrift)
+    ram, vram = cost.step_bytes(probe, point)
     on_device = probe.device == "cuda"
     # The probe's own base begins where an interpreter with nothing but the data rooms stands.
     always = [
@@ -245,10 +303,10 @@ def training_holders(
     ]
     if watched.watcher_bytes():
         always.append(Holder(name=_("watcher of the run"), bytes=watched.watcher_bytes()))
-    static = cost.static_holders(probe.static, "vram" if on_device else "ram")
+    static = _static_holders(probe, point, on_device)
     stepping = Holder(name=_("activations and workspace"), bytes=ram, exact=False)
     arena = Holder(name=_("samples (arena)"), bytes=arena_bytes)
-    decoding = Holder(name=_("decoding"), bytes=probe.decoding, exact=False)
+    decoding = Holder(name=_("decoding"), bytes=cost.decoding_bytes(probe, point.threads), exact=False)
     beside = Holder(name=_("scoring"), bytes=Bytes(max(0, probe.scoring - ram)), exact=False)
     alone = Holder(name=_("scoring"), bytes=probe.scoring, exact=False)
     phases = (
@@ -259,5 +317,25 @@ def training_holders(
     most = max(phases, key=lambda phase: planner.total(phase, "ram"))
     if on_device:
         on_card = Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False)
-        most = [*(holder for holder in most if holder.pool == "ram"), *static, on_card]
+        on_host = [holder for holder in most if holder.pool == "ram"]
+        most = [*on_host, *(holder for holder in static if holder.pool == "vram"), on_card]
     return most
+
+
+def _static_holders(probe: ProbeResult, point: Point, on_device: bool) -> list[Holder]:
+    """Weights and all that is as large, each where it lies."""
+    pool: Pool = "vram" if on_device else "ram"
+    if point.optimizer == OptimizerState.HERE:
+        return cost.static_holders(probe.static, pool)
+    here = {name: held for name, held in probe.static.items() if name != "optimizer"}
+    rows = [
+        *cost.static_holders(here, pool),
+        Holder(
+            name=_("optimizer state, at a time"),
+            bytes=probe.elsewhere_bytes,
+            pool=pool,
+        ),
+    ]
+    if on_device:
+        rows.append(Holder(name=_("optimizer"), bytes=Bytes(probe.static["optimizer"])))
+    return rows

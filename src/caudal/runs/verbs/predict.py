@@ -18,10 +18,15 @@ from caudal.data.url import Location
 from caudal.inference.encode import Output
 from caudal.inference.mosaic import Georeference
 from caudal.inference.predict import PredictionSummary, predict_raster
+from caudal.memory.levers.tile import Tile
+from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import Watch
 from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.result import Result
+from caudal.runs.tiling import Tiling
+
+_WEIGHTS = {Weights.HELD: "held", Weights.MAPPED: "mapped"}
 
 
 def predict(
@@ -70,13 +75,15 @@ def predict(
             _("Choose another output with -o."),
         )
     with Watch() as watch:
-        loaded = load_model(folder, device or "auto")
+        loaded = load_model(folder, device or "auto", budget)
         warnings, predicted, pixels, seconds = list(loaded.warnings), 0, 0, 0.0
         coverage: list[float] = []
+        tiles: set[int] = set()
         for path, output in zip(paths, outputs, strict=True):
-            summary, needed = _predict_one(
+            summary, needed, tiling = _predict_one(
                 loaded, path, output, budget, scores, average_d4, exact, listeners, warnings
             )
+            tiles.add(tiling.core_px)
             predicted = max(predicted, needed)
             pixels += summary.total_px
             seconds += summary.seconds
@@ -97,6 +104,7 @@ def predict(
         predicted_bytes={"ram": int(predicted), "vram": 0},
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
+        levers={Tile.name: str(min(tiles)), Weights.name: _WEIGHTS[loaded.weights]},
         warnings=tuple(warnings),
     )
 
@@ -134,7 +142,7 @@ def _predict_samples(
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=seconds,
         samples_per_second=rows / max(seconds, 1e-9),
-        warnings=opened.notes,
+        warnings=(*opened.notes, *model.warnings),
     )
 
 
@@ -186,7 +194,7 @@ def _predict_one(
     exact: bool,
     listeners: Sequence[Sink],
     warnings: list[str],
-) -> tuple[PredictionSummary, Bytes]:
+) -> tuple[PredictionSummary, Bytes, Tiling]:
     with reader_for(path).open(path) as source:
         header = source.header
         loaded.check_bands(header.bands, path)
@@ -211,4 +219,4 @@ def _predict_one(
             events=tell,
         )
     warnings += [f"{path}: {tile.reason}" for tile in summary.failed]
-    return summary, needed
+    return summary, needed, tiling

@@ -72,7 +72,7 @@ def train(
     else:
         spec = what if isinstance(what, RunSpec) else make_spec(what, data, masks, labels)
         made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed)
-    again = folder.begin(made.spec)
+    again = folder.begin(made.asked)
     with folder.lock():
         folder.write_json(folder.plan, made.model_dump(mode="json"))
         return _Training(made, folder, again, listeners, stop or threading.Event()).run()
@@ -130,7 +130,7 @@ class _Training:
         course = work.start(self.plan, self.folder, self.again, self.events)
         for text in course.warnings:
             self.account.warn(text)
-        number = precision.choose(self.plan.device, self.spec.training.precision)
+        number = precision.choose(self.plan.device, self.plan.precision)
         if self.plan.device == "cuda" and self.plan.memory.vram:
             vram.cap(self.plan.memory.vram)
         for holder in self.plan.memory.holders:
@@ -154,9 +154,17 @@ class _Training:
         if not checkpoint.found(self.folder.checkpoints) and course.fit(model):
             weights.save(self.folder.model, model, course.card(model, {}))
             return
-        assemble.make_thrifty(model, self.plan.thrift)
+        point = self.plan.point
+        assemble.make_thrifty(model, point.heap, point.recompute)
         stepper, average = assemble.make_stepper(
-            self.spec, course.task, model, course.prepare(), course.parts, number, self.plan.micro_batch
+            self.spec,
+            course.task,
+            model,
+            course.prepare(),
+            course.parts,
+            number,
+            point.micro_batch,
+            self.folder.path if point.optimizer else None,
         )
         stepper.shrunk = self.account.shrunk
         progress = Progress()

@@ -34,6 +34,8 @@ Tick = Callable[[int, int], None]
 class Work(Protocol):
     """The data of a run, opened by their headers alone."""
 
+    spec: RunSpec
+    """The spec that it was opened with; what was left open there and the data decide is filled in."""
     facts: Facts
     warnings: tuple[str, ...]
 
@@ -61,8 +63,13 @@ class Work(Protocol):
         """How many pieces of the data may be open at once, at the most."""
         ...
 
-    def arena_bytes(self, open_blocks: int) -> Bytes:
-        """What the stream takes with so many pieces open."""
+    @property
+    def most_ahead(self) -> int:
+        """How many batches are better read ahead."""
+        ...
+
+    def arena_bytes(self, open_blocks: int, ahead: int) -> Bytes:
+        """What the stream takes with so many pieces open and so many batches read ahead."""
         ...
 
     @property
@@ -163,8 +170,8 @@ class Rehearsal(Protocol):
         """One sample's input and target on torch's meta device; `None` where that cannot be said."""
         ...
 
-    def decoding(self, meter: PeakMeter) -> Bytes:
-        """The peak of reading with all threads, above what is held now."""
+    def decoding(self, meter: PeakMeter, threads: int) -> Bytes:
+        """The peak of reading with so many threads, above what is held now."""
         ...
 
     def forwards(

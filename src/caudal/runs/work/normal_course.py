@@ -27,6 +27,7 @@ from caudal.models import weights
 from caudal.models.anomaly_map import Fitted, MapScores
 from caudal.runs import assemble
 from caudal.runs.plan import TrainPlan
+from caudal.runs.spec import RunSpec
 from caudal.runs.tiling import Tiling, validation_tiling
 from caudal.runs.work.normal_data import NormalData
 from caudal.runs.work.normal_input import forwards_of, prepare_normal
@@ -49,9 +50,15 @@ class NormalCourse:
     warnings: tuple[str, ...] = ()
 
     def __init__(
-        self, data: NormalData, cutter: Cutter, plan: TrainPlan, normalization: Normalization
+        self,
+        data: NormalData,
+        cutter: Cutter,
+        plan: TrainPlan,
+        spec: RunSpec,
+        normalization: Normalization,
     ) -> None:
-        self._data, self._cutter, self._plan, self._spec = data, cutter, plan, plan.spec
+        """`spec` is the plan's, with the model named that was left open there."""
+        self._data, self._cutter, self._plan, self._spec = data, cutter, plan, spec
         self._normalization = normalization
         self._thresholds: dict[str, Any] = {}
         self.task = Anomaly()
@@ -90,7 +97,8 @@ class NormalCourse:
             reader,
             Arena(self._plan.arena),
             batch=self._spec.training.batch,
-            open_chunks=self._plan.open_chunks,
+            open_chunks=self._plan.point.open_blocks,
+            ahead=self._plan.point.ahead,
             threads=self._spec.data.threads,
             start=start,
             stop=stop,

@@ -65,9 +65,9 @@ class NormalRehearsal:
         """See `Rehearsal.on_meta`: some of these models are no chain of layers."""
         return None
 
-    def decoding(self, meter: PeakMeter) -> Bytes:
+    def decoding(self, meter: PeakMeter, threads: int) -> Bytes:
         """See `Rehearsal.decoding`."""
-        return decoding_bytes(self._pieces, self._dtype, self._spec.data.threads, meter)
+        return decoding_bytes(self._pieces, self._dtype, threads, meter)
 
     def forwards(
         self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter

@@ -17,7 +17,7 @@ from caudal.data.locations import located
 from caudal.data.mvtec import Judged, good_images, judged_images
 from caudal.data.pairs import images_in
 from caudal.data.split import Split, split
-from caudal.data.stream import StreamSize
+from caudal.data.stream import AHEAD, StreamSize
 from caudal.data.url import Location
 from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
@@ -25,6 +25,7 @@ from caudal.runs.pieces import choose_pieces
 from caudal.runs.plan import TrainPlan
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.base import Course, Rehearsal, Tick
+from caudal.runs.work.normal_choice import chosen_model
 from caudal.runs.work.normal_data import NormalData
 from caudal.runs.work.scenes import scene_facts
 
@@ -37,11 +38,13 @@ class NormalScenes:
     """See `Work`."""
 
     def __init__(self, spec: RunSpec, data: NormalData) -> None:
-        self.spec, self.data = spec, data
+        pixels = sum(int(data.index.height[i] * data.index.width[i]) for i in data.parts.train)
+        self.spec, why = chosen_model(spec, data.index.bands, pixels)
+        self.data = data
         self.patch_px = spec.data.patch_px or choose_patch(data.index)
         self.cutter = Cutter(data.index, data.parts.train, self.patch_px, spec.seed, spec.data.density)
         self.facts: SceneFacts = scene_facts(data.index, data.parts, self.cutter)
-        self.warnings = (*data.index.warnings, *data.parts.warnings)
+        self.warnings = (*data.index.warnings, *data.parts.warnings, *why)
 
     @classmethod
     def open(cls, spec: RunSpec, tick: Tick = lambda _done, _total: None) -> NormalScenes:
@@ -81,9 +84,14 @@ class NormalScenes:
         """See `Work.most_blocks`."""
         return min(self.spec.data.open_chunks, max(2, len(self.cutter.most_patches)))
 
-    def arena_bytes(self, open_blocks: int) -> Bytes:
+    @property
+    def most_ahead(self) -> int:
+        """See `Work.most_ahead`."""
+        return AHEAD
+
+    def arena_bytes(self, open_blocks: int, ahead: int) -> Bytes:
         """See `Work.arena_bytes`."""
-        return StreamSize.of(self.cutter, self.spec.training.batch, open_blocks).arena_bytes
+        return StreamSize.of(self.cutter, self.spec.training.batch, open_blocks, ahead).arena_bytes
 
     @property
     def steps(self) -> int:
@@ -109,7 +117,7 @@ class NormalScenes:
 
         data = self.data
         normalization = look_at_pixels(plan, folder, again, self.patch_px, data.index, data.parts, events)
-        return NormalCourse(data, self.cutter, plan, normalization)
+        return NormalCourse(data, self.cutter, plan, self.spec, normalization)
 
 
 def choose_patch(index: Index) -> int:

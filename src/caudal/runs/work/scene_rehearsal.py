@@ -68,9 +68,9 @@ class SceneRehearsal:
         with torch.device("meta"):
             return torch.empty(1, self.inputs, side, side), torch.empty(1, side, side, dtype=torch.uint8)
 
-    def decoding(self, meter: PeakMeter) -> Bytes:
+    def decoding(self, meter: PeakMeter, threads: int) -> Bytes:
         """See `Rehearsal.decoding`."""
-        return decoding_bytes(self._pieces, self._dtype, self._spec.data.threads, meter)
+        return decoding_bytes(self._pieces, self._dtype, threads, meter)
 
     def forwards(
         self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter

@@ -14,7 +14,7 @@ from caudal.data.chunks import Cutter
 from caudal.data.index import Index, build
 from caudal.data.pairs import find_pairs
 from caudal.data.split import Split, split
-from caudal.data.stream import StreamSize
+from caudal.data.stream import AHEAD, StreamSize
 from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
 from caudal.runs.pieces import choose_pieces
@@ -70,9 +70,14 @@ class Scenes:
         """See `Work.most_blocks`."""
         return min(self.spec.data.open_chunks, max(2, len(self.cutter.most_patches)))
 
-    def arena_bytes(self, open_blocks: int) -> Bytes:
+    @property
+    def most_ahead(self) -> int:
+        """See `Work.most_ahead`."""
+        return AHEAD
+
+    def arena_bytes(self, open_blocks: int, ahead: int) -> Bytes:
         """See `Work.arena_bytes`."""
-        return StreamSize.of(self.cutter, self.spec.training.batch, open_blocks).arena_bytes
+        return StreamSize.of(self.cutter, self.spec.training.batch, open_blocks, ahead).arena_bytes
 
     @property
     def steps(self) -> int:

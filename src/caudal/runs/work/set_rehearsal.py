@@ -63,9 +63,9 @@ class SetRehearsal:
         """See `Rehearsal.on_meta`: what goes in is a record of its own."""
         return None
 
-    def decoding(self, meter: PeakMeter) -> Bytes:
+    def decoding(self, meter: PeakMeter, threads: int) -> Bytes:
         """See `Rehearsal.decoding`."""
-        batch, threads = self._spec.training.batch, self._spec.data.threads
+        batch = self._spec.training.batch
         chosen = self._largest(min(len(self._samples), 2 * batch))
         ram = least_ram(chosen, batch, threads)
         meter.reset()

@@ -12,6 +12,7 @@ from caudal.core.events import Events
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.sample_files.base import Ints
+from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import SampleSplit, deal_out, given_split, parts_to_choose_by
 from caudal.runs.facts import SetFacts
 from caudal.runs.folder import RunFolder
@@ -20,7 +21,8 @@ from caudal.runs.spec import RunSpec
 from caudal.runs.work.base import Course, Rehearsal, Tick
 from caudal.runs.work.kind import Inputs
 from caudal.runs.work.open_samples import SPLIT, Opened, open_samples
-from caudal.runs.work.set_stream import MOST_SHARES, least_ram, wanted_ram
+from caudal.runs.work.picture_checks import check_pictures
+from caudal.runs.work.set_stream import MOST_SHARES, evened, least_ram, wanted_ram
 from caudal.runs.work.sought import Sought, find_target, understand
 
 
@@ -31,15 +33,17 @@ class Sets:
         self.spec, self.opened = spec, opened
         self.samples, self._threads = opened.samples, spec.data.threads
         self.sought, self.values = understand(
-            self.samples, find_target(self.samples, spec.data.target), opened.members
+            self.samples, find_target(self.samples, spec.data.target), opened.members, spec.data.positive
         )
         besides = {self.sought.field, *opened.columns, SPLIT, spec.split.group or ""}
         self.inputs: Inputs = opened.kind.inputs(self.samples, frozenset(besides))
         if self.sought.per_row:
             config = {**self.inputs.config, opened.kind.per_row_key: True}
             self.inputs = self.inputs.model_copy(update={"config": config})
+        self.class_of = self._classes()
+        self.checks = check_pictures(opened, self.inputs, self.class_of, spec)
         self.split = self._split()
-        self.train = self.samples.only(self.split.train)
+        self.train = self._drawn()
         batch = spec.training.batch
         if batch > self.train.drawn:
             raise BadValues(
@@ -52,7 +56,8 @@ class Sets:
             )
         self.facts = self._facts()
         self.warnings = (
-            *opened.notes, *self.inputs.notes, *self.sought.notes, *self.split.warnings
+            *opened.notes, *self.inputs.notes, *self.sought.notes, *self.split.warnings,
+            *(self.checks.warnings(self.split, self.class_of) if self.checks else ()),
         )  # fmt: skip
 
     @classmethod
@@ -86,7 +91,12 @@ class Sets:
         """See `Work.most_blocks`: shares of the memory that the stream is better for."""
         return 2 if self.samples.direct else MOST_SHARES
 
-    def arena_bytes(self, open_blocks: int) -> Bytes:
+    @property
+    def most_ahead(self) -> int:
+        """See `Work.most_ahead`: it is part of those shares."""
+        return 1
+
+    def arena_bytes(self, open_blocks: int, ahead: int) -> Bytes:
         """See `Work.arena_bytes`."""
         least, wanted = self._room
         return Bytes(least + (wanted - least) * (open_blocks - 2) // max(1, self.most_blocks - 2))
@@ -119,14 +129,43 @@ class Sets:
         """See `Work.start`."""
         from caudal.runs.work.set_course import SetCourse, look
 
+        learned = self.samples.only(self.split.train)
         statistics = look(
-            self.opened.kind, self.train, self.inputs, self.spec, folder, again, self.samples.digest
+            self.opened.kind, learned, self.inputs, self.spec, folder, again, self.samples.digest
         )
         counts = None
-        if self.sought.kind in ("binary", "multiclass") and self.values is not None:
-            classes = self.sought.classes_of(self.values[self.split.train])
+        if self.class_of is not None and self.spec.training.balance != "samples":
+            classes = self.class_of[self.split.train]
             counts = np.bincount(classes[classes >= 0], minlength=len(self.sought.names))
-        return SetCourse(plan, self.opened, self.split, self.inputs, self.sought, statistics, counts)
+        return SetCourse(
+            plan,
+            self.opened,
+            self.split,
+            self.inputs,
+            self.sought,
+            statistics,
+            counts,
+            self.train,
+            self.checks.tables() if self.checks else {},
+        )
+
+    def _classes(self) -> Ints | None:
+        """The class of every sample, below 0 where there is none; `None` where no class is learned."""
+        if self.values is None or self.sought.kind not in ("binary", "multiclass"):
+            return None
+        return self.sought.classes_of(self.values)
+
+    def _drawn(self) -> SampleSet:
+        """The samples to train on, as often as they are drawn."""
+        train = self.split.train
+        if self.spec.training.balance != "samples":
+            return self.samples.only(train)
+        if self.class_of is None:
+            raise UsageError(
+                _("There are no classes of “{field}” to draw evenly from.").format(field=self.sought.field),
+                _("Leave training.balance out of the spec."),
+            )
+        return evened(self.samples, train, self.class_of[train], self.spec.seed)
 
     def _split(self) -> SampleSplit:
         spec, opened = self.spec, self.opened
@@ -138,9 +177,8 @@ class Sets:
                 _("Folds are counted from 0."),
             )
         members = opened.members
-        labels = None
-        if self.values is not None and self.sought.kind in ("binary", "multiclass"):
-            labels = self.sought.classes_of(self.values)
+        labels = self.class_of
+        if labels is not None:
             known = labels[members] >= 0
             members, lost = members[known], int((~known).sum())
         else:
@@ -152,6 +190,8 @@ class Sets:
             if given is not None:
                 return _numbered(given, members, notes)
         groups = None if opened.groups is None else opened.groups[members]
+        if self.checks is not None:
+            groups = self.checks.groups(groups, members)
         own = None if labels is None else labels[members]
         outer = deal_out(own, groups, len(members), spec.seed, spec.split.folds, spec.split.fold)
         train = outer.train
