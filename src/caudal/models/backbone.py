@@ -19,6 +19,7 @@ from caudal.core.errors import BadModel
 from caudal.core.messages import _
 from caudal.models import explained, pretrained
 from caudal.models.norm import GroupedBatchNorm2d
+from caudal.models.unfilled import is_unfilled
 
 
 class BackboneConfig(Frozen):
@@ -71,7 +72,7 @@ class Backbone(nn.Module):
                 _("Choose another backbone, such as resnet, convnext, vit or swin."),
             )
         takes_weights = config.architecture is None and config.source is not None
-        if takes_weights and torch.get_default_device().type != "meta":
+        if takes_weights and not is_unfilled():
             assert config.source is not None
             self.net, missing = pretrained.load(config.source, architecture, outputs)
             self._say_missing(missing)

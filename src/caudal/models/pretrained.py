@@ -18,6 +18,7 @@ from torch import nn
 
 from caudal.core.errors import BadModel, CaudalError, UsageError
 from caudal.core.messages import _
+from caudal.models.unfilled import unfilled
 
 _NOT_ARCHITECTURE = {"auto_map", "quantization_config", "attn_implementation", "experts_implementation"}
 _NOT_ARCHITECTURE |= {"dtype", "torch_dtype", "architectures", "transformers_version", "transformers_weights"}
@@ -72,7 +73,7 @@ def architecture_named(kind: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(architecture: dict[str, Any], outputs: int) -> nn.Module:
-    """An untrained image classifier of this configuration, on torch's current default device.
+    """An untrained image classifier of this configuration.
 
     Raises:
         BadModel: the configuration is that of no image classifier.
@@ -82,10 +83,6 @@ def build(architecture: dict[str, Any], outputs: int) -> nn.Module:
     with _said_plainly(str(architecture.get("model_type"))), _quiet():
         config = _config(architecture, outputs)
         model: nn.Module = library.AutoModelForImageClassification.from_config(config)
-        if torch.get_default_device().type == "meta" and _computes_buffers(model):
-            # They are in no file of weights, so they have to be made now, and only a real model makes them.
-            with torch.device("cpu"):
-                model = library.AutoModelForImageClassification.from_config(config)
     return model
 
 
@@ -192,7 +189,7 @@ def _refuse_claims(source: str, architecture: dict[str, Any], outputs: int) -> N
             _("{source} holds no weights as safetensors.").format(source=source),
             _("Other kinds of files could run code. Convert it with `save_pretrained`."),
         )
-    with torch.device("meta"):
+    with unfilled():
         wanted = sum(4 * tensor.numel() for tensor in build(architecture, outputs).state_dict().values())
     there = sum(file.stat().st_size for file in files)
     if wanted > _MOST_GROWTH * there + _SLACK_BYTES:
@@ -202,14 +199,6 @@ def _refuse_claims(source: str, architecture: dict[str, Any], outputs: int) -> N
             ),
             _("Give a folder as `save_pretrained` writes it."),
         )
-
-
-def _computes_buffers(model: nn.Module) -> bool:
-    return any(
-        name in module._non_persistent_buffers_set
-        for module in model.modules()
-        for name, _buffer in module.named_buffers(recurse=False)
-    )
 
 
 @contextmanager

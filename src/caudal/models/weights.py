@@ -21,6 +21,7 @@ from caudal.core.errors import BadModel
 from caudal.core.files import write_whole
 from caudal.core.messages import _
 from caudal.models import MODELS, tensor_file
+from caudal.models.unfilled import unfilled
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
@@ -97,7 +98,7 @@ def load(path: Path, dtype: torch.dtype | None = None) -> tuple[nn.Module, Model
 def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[nn.Module, ModelCard]:
     try:
         card = ModelCard.make(json.loads((folder / CARD).read_text()), str(folder / CARD))
-        with torch.device("meta"):  # no memory, and no random numbers for it
+        with unfilled():  # no memory, and no random numbers for it
             model = build(card.architecture, card.bands, card.outputs, card.config)
         state = {}
         with safe_open(folder / WEIGHTS, framework="pt") as file:
@@ -145,7 +146,7 @@ def _model_of(
 ) -> tuple[nn.Module, ModelCard]:
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     for name, task in _OF_BARE_FILES.items():
-        with torch.device("meta"):
+        with unfilled():
             model = MODELS.get(name).from_shapes(shapes)
         if model is not None:
             model.load_state_dict({key: _as(value, dtype) for key, value in state.items()}, assign=True)

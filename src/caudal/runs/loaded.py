@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header
 from caudal.data.url import Location
 from caudal.inference.forward import Forward
+from caudal.inference.predict import working_bytes
 from caudal.memory import planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
@@ -55,6 +56,8 @@ class Loaded:
     forwards: tuple[Measured, ...]
     warnings: tuple[str, ...]
     weights: int = Weights.HELD
+    tiles: dict[tuple[int, int, int, str], Bytes] = field(default_factory=dict)
+    """What this process held while it inferred one, by height, width, bands and dtype."""
 
     def forward(self, layout: int) -> Forward:
         """The model as a function of a file's values, for files of that layout."""
@@ -94,10 +97,23 @@ class Loaded:
         multiple, reach = int(self.model.multiple_px), int(self.model.receptive_field_px)  # type: ignore[arg-type]
         rows = candidates(reach, multiple, exact)
         for tiling in rows:
-            needed = self._needed(tiling, header)
-            if needed <= budget:
-                return tiling, needed
+            if self._needed(tiling, header) <= budget and (real := self._rehearsed(tiling, header)) <= budget:
+                return tiling, real
         raise planner.refusal(self._holders(rows[-1], header), budget, None)
+
+    def _rehearsed(self, tiling: Tiling, header: Header) -> Bytes:
+        """The same from one real tile: what lies free in the heap by then is taken again, or is not."""
+        height, width = tiling.grid(header).largest
+        key = (height, width, header.bands, str(header.dtype))
+        if key not in self.tiles:
+            meter = PeakMeter()
+            self.forward(0)(np.zeros((1, height, width, header.bands), header.dtype), None)
+            self.tiles[key] = meter.peak()
+        own = working_bytes(
+            tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
+            threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
+        )  # fmt: skip
+        return Bytes(self.tiles[key] + own + _scratch(tiling, header))
 
     def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
         ram, _vram = tiling_bytes(tiling, self.forwards, header, self.card.outputs)

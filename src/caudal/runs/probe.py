@@ -140,6 +140,9 @@ def measure(request: ProbeRequest) -> ProbeResult:
     free = vram.devices()[0].free if device == "cuda" else Bytes(0)
     torch.set_num_threads(request.threads)
     meter = PeakMeter()
+    # The first reading loads libraries and tables, which a run has before it trains.
+    rehearsal.decoding(meter, 1)
+    allocator.trim()
     imported = charged_bytes()
     precision = precisions.choose(device, request.spec.training.precision)
     task = rehearsal.make_task()
@@ -186,7 +189,9 @@ def measure(request: ProbeRequest) -> ProbeResult:
             if len(measured) >= 2 and _would_not_fit(measured, size, room):
                 break
             stepper.micro_batch = size
-            count = min(2 * size, max(request.exact))
+            allocator.trim()  # a run begins with this size, and not with what smaller ones left
+            # Where samples differ, only a whole batch is cut as batches are.
+            count = max(request.exact) if rehearsal.parts else min(2 * size, max(request.exact))
             batches = [rehearsal.batch(count, number) for number in range(rehearsal.steps)]
             step = _measure_step(stepper, average, batches, size, meter, imported, held, device)
             measured.append(step.model_copy(update={"heap": heap, "recompute": recompute}))

@@ -33,11 +33,12 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
 
     from caudal.memory.trace import peak_bytes
     from caudal.models import weights
+    from caudal.models.unfilled import unfilled
 
     if vram.choose(spec.device) != "cpu":
         return  # the device has room of its own, and says so when it is asked
     task = rehearsal.make_task()
-    with torch.device("meta"):
+    with unfilled():
         config = {**rehearsal.config, **spec.model.config}
         model = weights.build(spec.model.name, rehearsal.inputs, rehearsal.outputs, config)
     static = static_bytes(model, None if spec.training.average else model)
@@ -46,9 +47,14 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
     sample = rehearsal.on_meta()
     if sample is not None and least <= ram < _TRACED_BELOW * least:
         x, y = sample
-        held = [*model.parameters(), *model.buffers(), x, y]
+
+        def trace() -> int:
+            shapes = model.to("meta")
+            held = [*shapes.parameters(), *shapes.buffers(), x, y]
+            return peak_bytes(lambda: _whole_step(task, shapes, x, y), held)
+
         # Apart, because torch loads 70 MB to work out shapes, which a run never has.
-        traced = _in_fork(lambda: peak_bytes(lambda: _whole_step(task, model, x, y), held))
+        traced = _in_fork(trace)
         # Gradients are counted already, and half of the numbers may be half as wide.
         least += max(0, traced - static["gradients"]) // 2
     if least > ram:

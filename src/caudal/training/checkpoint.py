@@ -70,9 +70,8 @@ def save(
     notes = {"progress": json.dumps(asdict(progress))}
 
     def check(part: Path) -> None:
-        with safe_open(part, framework="pt") as file:
-            for name, value in tensors.items():
-                assert torch.equal(file.get_tensor(name), value.cpu()), f"{name} was not written as it is"
+        wrong = tensor_file.differing(part, tensors)
+        assert wrong is None, f"{wrong} was not written as it is"
 
     write_whole(path, lambda part: tensor_file.write(part, tensors, notes), check)
     for old in found(folder)[:-KEEP]:

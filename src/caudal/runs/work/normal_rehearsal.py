@@ -74,8 +74,8 @@ class NormalRehearsal:
     ) -> Sequence[Forward]:
         """See `Rehearsal.forwards`."""
         self._learn_a_little(model, precision.device)
-        ready, found = charged_bytes(), []
         infer = forwards_of(model, task, self._normalization, precision)(0)
+        ready, found = charged_bytes(), []
         for side in FORWARD_SIDES_PX:
             x_NHWC = np.zeros((1, side, side, self.inputs), self._dtype)
             meter.reset()

@@ -10,7 +10,7 @@ import numpy as np
 from caudal.core.errors import UsageError
 from caudal.core.events import Events
 from caudal.core.messages import _
-from caudal.core.units import Bytes
+from caudal.core.units import MIB, Bytes
 from caudal.data.chunks import Cutter
 from caudal.data.index import Index, build
 from caudal.data.locations import located
@@ -30,6 +30,7 @@ from caudal.runs.work.normal_data import NormalData
 from caudal.runs.work.scenes import scene_facts
 
 _INDEX_BYTES = 64  # an image
+_OPEN_RASTERS = 4 * MIB  # headers and tables of those that are read
 ONE_PASS = ("patch_memory", "rx")
 """Models that learn without steps; told by name, because a plan is made without them."""
 
@@ -103,7 +104,7 @@ class NormalScenes:
     @property
     def index_bytes(self) -> int:
         """See `Work.index_bytes`."""
-        return _INDEX_BYTES * len(self.data.index)
+        return _OPEN_RASTERS + _INDEX_BYTES * len(self.data.index)
 
     @property
     def members(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -76,9 +76,9 @@ class SceneRehearsal:
         self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter
     ) -> Sequence[Forward]:
         """See `Rehearsal.forwards`."""
-        device, ready = precision.device, charged_bytes()
+        device, found = precision.device, []
         infer = self._infer(model, task, precision)
-        found = []
+        ready = charged_bytes()  # with the model as inference wants it, which is there before the first tile
         for side in FORWARD_SIDES_PX:
             x_NHWC = np.zeros((1, side, side, self.inputs), self._dtype)
             meter.reset()
@@ -99,8 +99,11 @@ class SceneRehearsal:
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
+        before = charged_bytes()
         infer = self._infer(model, task, precision)
-        return scoring_bytes(self._pieces, infer, validation_tiling(model), OUTPUTS, meter)
+        copied = max(0, charged_bytes() - before)
+        tiling = validation_tiling(model)
+        return Bytes(copied + scoring_bytes(self._pieces, infer, tiling, OUTPUTS, meter))
 
     def guess(self, forwards: Sequence[Forward], size: int) -> float:
         """See `Rehearsal.guess`: training keeps about three times what inference holds at once."""

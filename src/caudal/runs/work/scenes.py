@@ -9,7 +9,7 @@ import numpy as np
 from caudal.core.errors import UsageError
 from caudal.core.events import Events
 from caudal.core.messages import _
-from caudal.core.units import Bytes
+from caudal.core.units import MIB, Bytes
 from caudal.data.chunks import Cutter
 from caudal.data.index import Index, build
 from caudal.data.pairs import find_pairs
@@ -23,6 +23,7 @@ from caudal.runs.spec import RunSpec
 from caudal.runs.work.base import Course, Rehearsal, Tick
 
 _INDEX_BYTES = 64  # an image
+_OPEN_RASTERS = 4 * MIB  # headers and tables of those that are read
 
 
 class Scenes:
@@ -87,7 +88,7 @@ class Scenes:
     @property
     def index_bytes(self) -> int:
         """See `Work.index_bytes`."""
-        return _INDEX_BYTES * len(self.index)
+        return _OPEN_RASTERS + _INDEX_BYTES * len(self.index)
 
     @property
     def members(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

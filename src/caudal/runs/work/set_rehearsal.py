@@ -12,6 +12,7 @@ from torch import nn
 from caudal.core.seeds import generator
 from caudal.core.units import Bytes
 from caudal.data.batches import Batch, Ragged
+from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.memory.cost import Forward
 from caudal.memory.meters import PeakMeter, charged_bytes
@@ -25,6 +26,7 @@ from caudal.training.precision import Precision
 from caudal.training.step import Parts, Prepare
 
 _STEPS_OF_MANY_SIZES = 12
+_DRAWS = 2000  # batches, of which the largest is rehearsed
 _BATCHES = 3  # by then every buffer has been asked for
 
 
@@ -103,13 +105,28 @@ class SetRehearsal:
         return 2 if self.parts is None else _STEPS_OF_MANY_SIZES
 
     def batch(self, size: int, number: int) -> Batch:
-        """See `Rehearsal.batch`."""
+        """See `Rehearsal.batch`: where samples differ, the first is the one that takes most of many drawn."""
         chosen = self._largest(size)
-        if number and self.parts is not None:
-            drawn = generator(self._spec.seed, "rehearsal", number).permutation(len(self._samples))[:size]
-            chosen = self._samples.only(np.sort(drawn).astype(np.int64))
+        if self.parts is not None:
+            chosen = self._samples.only(self._drawn(size, number))
         with scoring_batches(chosen, size, self._spec.data.threads) as stream:
             return _copy(next(iter(stream)))
+
+    def _drawn(self, size: int, number: int) -> Ints:
+        """Different samples, as a run draws them; of `number` 0 the largest batch of `_DRAWS`.
+
+        A batch of the largest samples of all would never come, and a plan for it would promise too much.
+        """
+        draw, count = generator(self._spec.seed, "rehearsal", number), len(self._samples)
+        size = min(size, count)
+        if number:
+            return np.sort(draw.permutation(count)[:size]).astype(np.int64)
+        ragged = [f.name for f in self._samples.fields if f.ragged and f.name in self._inputs.fields]
+        rows = sum(self._samples.rows(name, np.arange(count)) for name in ragged)
+        drawn_DB = draw.integers(0, count, (_DRAWS, size))
+        chosen = np.unique(drawn_DB[int(np.argmax(np.asarray(rows)[drawn_DB].sum(1)))])
+        spare = np.setdiff1d(np.arange(count), chosen, assume_unique=True)[: size - len(chosen)]
+        return np.sort(np.concatenate([chosen, spare])).astype(np.int64)
 
     def _largest(self, count: int) -> SampleSet:
         return self._samples.only(self._kind.largest(self._samples, self._inputs, count))
