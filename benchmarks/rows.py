@@ -9,6 +9,7 @@ from importlib import import_module
 ROWS = {
     "nuclei": "benchmarks.quality:nuclei",
     "wildfire": "benchmarks.quality:wildfire",
+    "lesion": "benchmarks.lesion:row",
     "seed_load": "benchmarks.seed_load:row",
     "large_set": "benchmarks.large_set:row",
     "world": "benchmarks.world:row",
@@ -24,6 +25,8 @@ ROWS = {
     "jpeg": "benchmarks.loaders.rows:jpeg",
     "jpeg_scaled": "benchmarks.loaders.rows:jpeg_scaled",
     "graphs": "benchmarks.loaders.rows:graphs",
+    "graph_large": "benchmarks.graph_large:row",
+    "sequence_move": "benchmarks.sequence_move:row",
     "index": "benchmarks.loaders.rows:index",
     "stall": "benchmarks.loaders.rows:stall",
     "flat_memory": "benchmarks.endurance:flat_memory",
@@ -31,6 +34,9 @@ ROWS = {
     "prediction": "benchmarks.prediction:row",
     "governor": "benchmarks.governor:row",
     "tight": "benchmarks.tight:row",
+    "kill_matrix": "benchmarks.kill_matrix:row",
+    "chaos": "benchmarks.chaos:row",
+    "service_load": "benchmarks.service_load:row",
 }
 
 
