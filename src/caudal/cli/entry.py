@@ -19,7 +19,7 @@ from caudal.core.units import Bytes, parse_seconds
 from caudal.data.paths import local_path
 from caudal.memory.meters import charged_bytes
 from caudal.runs.supervisor import Ending
-from caudal.runs.watched import DEADLINE, SMALLER_PLAN, WATCHER_BYTES, is_watched
+from caudal.runs.watched import DEADLINE, SMALLER_PLAN, WATCHER_BYTES, heed_fence, is_watched
 
 _MOST_RESTARTS = 2
 _HEED_SECONDS = 20.0  # a run ends by itself at its time limit; then it is asked, and then killed
@@ -28,6 +28,7 @@ _FOR_MEMORY = ("oom_host", "out_of_memory")
 
 def main() -> None:
     """Run a verb; `train` under watch."""
+    heed_fence()
     words = sys.argv[1:]
     if words[:1] != ["train"] or is_watched() or {"-h", "--help"} & set(words):
         from caudal.cli.main import main as run_verb

@@ -9,16 +9,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from caudal import __version__
-from caudal.cli import render
-from caudal.cli.exits import exit_code
+from caudal.cli import convert, generate, jobs, render, serve
+from caudal.cli.face import Face as _Face
+from caudal.cli.face import Json
+from caudal.cli.face import face as _face
 from caudal.cli.progress import Live
-from caudal.core.errors import CaudalError, UsageError
+from caudal.core.errors import UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
 from caudal.core.units import parse_seconds
@@ -35,7 +36,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help=_("Print one JSON object as the last line."))]
 Ram = Annotated[str | None, typer.Option(help=_("Bytes of memory that may be held, like 4GiB."))]
 Vram = Annotated[str | None, typer.Option(help=_("Bytes of GPU memory that may be held."))]
 Device = Annotated[str | None, typer.Option(help=_("auto, cuda or cpu; never a silent fallback."))]
@@ -52,31 +52,6 @@ TaskOrSpec = Annotated[str, typer.Argument(help=_("A task, or a spec file (.toml
 Data = Annotated[
     list[str] | None, typer.Argument(help=_("Folders of images, CSV files; a folder or file of samples."))
 ]
-
-
-class _Face:
-    """Where words go: to standard error when standard output is kept for JSON."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        self.console = Console(stderr=as_json, highlight=False)
-
-    def end(self, values: dict[str, Any]) -> None:
-        """The last line."""
-        if self.as_json:
-            print(json.dumps(values, ensure_ascii=False), flush=True)
-
-
-@contextmanager
-def _face(as_json: bool) -> Iterator[_Face]:
-    """Errors that a user can act upon become two lines and an exit code."""
-    face = _Face(as_json)
-    try:
-        yield face
-    except CaudalError as error:
-        render.show_error(Console(stderr=True, highlight=False), error)
-        face.end({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
-        raise typer.Exit(exit_code(error)) from None
 
 
 @contextmanager
@@ -166,6 +141,11 @@ def plan(
     with _face(as_json) as face:
         if task == "pack":
             _plan_packing(face, data or [], ram)
+            return
+        if task == "generation":
+            imagined = generate.plan_published(data or [], ram, vram, device)
+            face.console.print(generate.plan_card(imagined))
+            face.end(generate.plan_values(imagined))
             return
         with Live(face.console) as live:
             spec = _spec(task, data, masks, labels)
@@ -380,10 +360,18 @@ def report(run: str, as_json: Json = False) -> None:
         face.end({"verb": "report", "run": run, "output": str(path)})
 
 
+generate.register(app, _face, _stopping, _finish)
+convert.register(app, _face, _finish)
+
+
 @app.command(help=_("The JSON Schema of a spec."))
 def schema() -> None:
     """What `RunSpec` takes."""
     print(json.dumps(RunSpec.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+serve.register(app)
+jobs.register(app)
 
 
 def _version(asked: bool) -> None:

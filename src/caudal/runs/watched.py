@@ -55,7 +55,7 @@ def heed_fence() -> None:
     """End at once, where a file would be put in place after somebody else took the run over.
 
     Whoever was stopped for a long time and wakes up does not know that its run was given to another. What is
-    whole in a folder came there by a rename, so that is where it is asked; reading the number takes 20 µs.
+    whole in a folder came there by a rename, so that is where it is asked.
     """
     if FENCE not in os.environ:
         return

@@ -1,0 +1,175 @@
+"""What may be asked of the service: the bodies of requests. Data are named by ids, and by names below them.
+
+Bodies are taken as they are: a number in quotes is no number here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Path as PathPart
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+ID_PATTERN = "^[0-7][0-9a-hjkmnp-tv-z]{25}$"
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+PathId = Annotated[str, PathPart(pattern=ID_PATTERN)]
+QueryId = Annotated[str | None, Query(pattern=ID_PATTERN)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f\\]*$")]
+Size = (
+    Annotated[int, Field(ge=1, le=2**50, description="Bytes")]
+    | Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}(\.[0-9]{1,3})? ?[KMGT]i?B$")]
+)
+Device = Literal["auto", "cuda", "cpu"]
+Settings = Annotated[dict[str, Any], Field(max_length=40)]
+
+
+class Ask(BaseModel):
+    """The base of all of them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewProject(Ask):
+    """A project."""
+
+    name: Name
+
+
+class NewDataset(Ask):
+    r"""Data in a root (`root` and `path` below it, or `place` as you call it: `C:\scenes`), or to be sent.
+
+    Without any of the three it is empty, and takes files.
+    """
+
+    name: Name
+    project: Id | None = None
+    root: Name | None = None
+    path: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    place: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+
+
+class FetchFile(Ask):
+    """A file on the web that the server gets for itself, if it may."""
+
+    url: Annotated[str, StringConstraints(min_length=8, max_length=2000)]
+    name: FileName
+
+
+class Data(Ask):
+    """A data set, or one file or folder of it."""
+
+    dataset: Id
+    file: FileName | None = None
+
+
+class Spec(Ask):
+    """What a spec may say, but for where data are; each section as `caudal schema` has it."""
+
+    model: Settings = {}
+    training: Settings = {}
+    split: Settings = {}
+    augmentation: Settings = {}
+    data: Settings = {}
+
+
+class NewPlan(Ask):
+    """What a training would hold, and why. Nothing is trained."""
+
+    task: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")]
+    data: Data
+    masks: Data | None = None
+    labels: Data | None = None
+    spec: Spec = Spec()
+    ram: Size | None = None
+    vram: Size | None = None
+    device: Device | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31)] | None = None
+
+
+class _NewJob(Ask):
+    name: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    project: Id | None = None
+    priority: int = Field(0, ge=-10, le=10)
+    limit_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    ram: Size | None = None
+
+
+class TrainJob(_NewJob):
+    """Train: as a plan says (`plan`), or a task on data."""
+
+    verb: Literal["train"]
+    plan: Id | None = None
+    task: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")] | None = None
+    data: Data | None = None
+    masks: Data | None = None
+    labels: Data | None = None
+    spec: Spec = Spec()
+    vram: Size | None = None
+    device: Device | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TrainJob:
+        if (self.plan is None) == (self.task is None or self.data is None):
+            raise ValueError("give a plan, or a task and data")
+        return self
+
+
+class PredictJob(_NewJob):
+    """Map rasters, images or samples with the model of a run."""
+
+    verb: Literal["predict"]
+    run: Id
+    inputs: Annotated[list[Data], Field(min_length=1, max_length=1000)]
+    scores: bool = False
+    d4: bool = False
+    exact: bool = False
+    device: Device | None = None
+
+
+class EvaluateJob(_NewJob):
+    """Score the model of a run on data whose truth is known."""
+
+    verb: Literal["evaluate"]
+    run: Id
+    data: Data
+    masks: Data | None = None
+    labels: Data | None = None
+    device: Device | None = None
+
+
+class ExplainJob(_NewJob):
+    """Draw what in pictures speaks for the class that the model of a run saw."""
+
+    verb: Literal["explain"]
+    run: Id
+    images: Data
+    method: list[Literal["gradcam", "hirescam", "integrated_gradients", "occlusion"]] = []
+    target: Annotated[str, StringConstraints(pattern=r"^[\w][\w .-]{0,60}$")] | None = None
+    masks: Data | None = None
+    labels: Data | None = None
+    most: Annotated[int, Field(ge=1, le=1000)] | None = None
+    device: Device | None = None
+
+
+class PackJob(_NewJob):
+    """Copy samples once into files that are read without decoding."""
+
+    verb: Literal["pack"]
+    data: Data
+    samples: Literal["auto", "file", "rows"] | None = None
+    resize: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")] | None = None
+    shard: Size | None = None
+
+
+NewJob = Annotated[TrainJob | PredictJob | EvaluateJob | ExplainJob | PackJob, Field(discriminator="verb")]
+
+
+class NewKey(Ask):
+    """A key for somebody. It is shown once."""
+
+    name: Name
+    scopes: Annotated[list[Literal["read", "run", "admin"]], Field(min_length=1, max_length=3)]
+    days: Annotated[float, Field(gt=0, le=3650)] | None = None

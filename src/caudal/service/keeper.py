@@ -1,0 +1,157 @@
+"""Sees that no job is without somebody who works on it: the one that looks after attempts, workers and waits.
+
+Every machine has one, and they may all see the same job: each act is a compare-and-set. On its own machine it
+looks at processes; of others it knows only whether they are heard of, counted by its own monotonic clock, so
+that no clock on any wall matters. What an end means is `ends.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.service.attempt import ending_file
+from caudal.service.ends import Ending
+from caudal.service.place import end_members, is_alive, place
+from caudal.service.records import Attempt, Problem
+from caudal.service.settings import Settings
+from caudal.service.store import Store, Superseded
+from caudal.service.tail import Tail
+from caudal.service.tracking import end_tracked
+
+LEASES = 3
+"""After so many without a word, a worker elsewhere is lost."""
+_BIRTH_SECONDS = 5.0  # from a claim to the supervisor's first word
+_IN_VIEW = 100
+_TRACK_SECONDS = 2.0
+
+
+class Keeper:
+    """Call `look` a few times a second. `clock` is monotonic; what it knows of others is lost with it."""
+
+    def __init__(
+        self, store: Store, settings: Settings, clock: Callable[[], float] = time.monotonic, here: str = ""
+    ) -> None:
+        self._store, self._settings, self._clock = store, settings, clock
+        self._here = here or place()
+        self._beats: dict[str, tuple[int, float]] = {}
+        self._tracked = self._clock()
+        self._waits: dict[tuple[str, int], float] = {}
+
+    def look(self) -> None:
+        """Do what is due.
+
+        Raises:
+            StoreAway: try again.
+        """
+        open_attempts = self._store.claims.open_attempts()
+        for attempt in open_attempts:
+            if attempt.place == self._here:
+                self._near(attempt)
+            else:
+                self._far(attempt)
+        self._workers()
+        self._waiting()
+        self._too_large()
+        if self._clock() - self._tracked >= _TRACK_SECONDS:
+            end_tracked(self._store, self._settings)
+            self._tracked = self._clock()
+
+    def _near(self, attempt: Attempt) -> None:
+        """Of this machine: its supervisor is alive, or it is ended here and now."""
+        if attempt.pid is None or attempt.pid_began is None:
+            if self._silence(attempt.id, attempt.beat) >= _BIRTH_SECONDS:
+                self._store.claims.end(attempt, Ending(how="stopped"), self._settings, unheard=True)
+            return
+        if is_alive(attempt.pid, attempt.pid_began):
+            return
+        if end_members(attempt.id):
+            return  # they need a moment to die; the next look finds them gone
+        events = self._settings.run_folder(attempt.job_id) / "events.jsonl"
+        with suppress(Superseded):
+            Tail(self._store, attempt, events).carry_all()
+        self._store.claims.end(attempt, self._what_it_left(attempt), self._settings)
+
+    def _what_it_left(self, attempt: Attempt) -> Ending:
+        """The end that the supervisor noted before it died, or that it was lost."""
+        note = ending_file(self._settings.job_folder(attempt.job_id), attempt)
+        with suppress(OSError, ValueError):
+            return Ending.model_validate_json(note.read_text(encoding="utf-8"))
+        problem = Problem(code="worker_lost", message=_("The process that supervised the job was ended."))
+        return Ending(how="worker_lost", error=problem, limit_bytes=attempt.limit_bytes)
+
+    def _far(self, attempt: Attempt) -> None:
+        """Of another machine, or of this one before it was started anew: only what is heard counts."""
+        silence = self._silence(attempt.id, attempt.beat)
+        if silence >= LEASES * self._settings.lease_seconds:
+            text = _("Nothing was heard of the worker {worker} for {seconds:.0f} s.")
+            problem = Problem(code="worker_lost", message=text.format(worker=attempt.worker, seconds=silence))
+            ending = Ending(how="worker_lost", error=problem, limit_bytes=attempt.limit_bytes)
+            self._store.claims.end(attempt, ending, self._settings, unheard=True)
+        elif silence >= self._settings.lease_seconds:
+            self._store.claims.lost_contact(attempt)
+
+    def _workers(self) -> None:
+        beats = self._store.workers.beats()
+        for worker in self._store.workers.list():
+            beat = beats.get(worker.id)
+            if beat is None:
+                continue
+            silence = self._silence(worker.id, beat)
+            if silence >= LEASES * self._settings.lease_seconds:
+                self._store.workers.set_state(worker.id, "gone", beat)
+            elif silence >= self._settings.lease_seconds and worker.state == "here":
+                self._store.workers.set_state(worker.id, "away", beat)
+
+    def _waiting(self) -> None:
+        now = self._clock()
+        waiting = self._store.jobs.list(states=["waiting"], limit=_IN_VIEW)
+        seen = {(job.id, job.version): job.wait_seconds for job in waiting}
+        self._waits = {key: self._waits.get(key, now) for key in seen}
+        for key, began in self._waits.items():
+            if now - began >= seen[key]:
+                self._store.claims.wake(*key)
+
+    def _too_large(self) -> None:
+        """On one machine alone, what it can never hold is refused; among several, a larger one may come."""
+        if not self._store.database.is_sqlite:
+            return
+        workers = [worker for worker in self._store.workers.list() if worker.state == "here"]
+        if not workers:
+            return
+        ram, vram = max(w.ram_bytes for w in workers), max(w.vram_bytes for w in workers)
+        for job_id, needed_ram, needed_vram in self._store.claims.larger_than(ram, vram):
+            text = _("It needs {needed}, and this machine has {most} for jobs.")
+            needed, most = (needed_ram, ram) if needed_ram > ram else (needed_vram, vram)
+            problem = Problem(
+                code="does_not_fit",
+                message=text.format(needed=Bytes(needed), most=Bytes(most)),
+                hint=_("Give it a smaller budget, or the service a larger one."),
+            )
+            self._store.claims.refuse(job_id, Ending(how="error", error=problem))
+
+    def _silence(self, name: str, beat: int) -> float:
+        """For how many seconds nothing was heard, as far as this process has seen."""
+        now = self._clock()
+        known = self._beats.get(name)
+        if known is None or known[0] != beat:
+            self._beats[name] = (beat, now)
+            return 0.0
+        return now - known[1]
+
+
+def ask_to_stop(store: Store, here: str) -> list[Attempt]:
+    """Ask all supervisors of this machine to have their work checkpoint and go back in line; who they are."""
+    asked = []
+    for attempt in store.claims.open_attempts():
+        if attempt.place == here and attempt.pid and attempt.pid_began:
+            if is_alive(attempt.pid, attempt.pid_began):
+                with suppress(ProcessLookupError):
+                    os.kill(attempt.pid, signal.SIGTERM)
+            asked.append(attempt)
+    return asked

@@ -1,0 +1,218 @@
+"""From what is asked to what is done: ids become paths that are allowed, a spec is written, work is made."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from caudal.core.errors import UsageError
+from caudal.core.files import write_whole
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.runs.spec import RunSpec
+from caudal.service import asks
+from caudal.service.ids import new_id
+from caudal.service.problems import Refused, not_found
+from caudal.service.roots import Roots
+from caudal.service.settings import Settings
+from caudal.service.store import Store
+from caudal.service.work import EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork, Work
+
+_PLAIN = re.compile(r"[\w][\w.+ -]{0,80}")
+_DATA_KEYS = frozenset(
+    {"target", "samples", "image_px", "classes", "ignored", "patch_px", "density", "open_chunks", "threads"}
+)
+_MOST_DEPTH = 6
+_RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+
+
+class Orders:
+    """Makes work. Reads the store, and writes specs into the service's own folder."""
+
+    def __init__(self, store: Store, settings: Settings, roots: Roots) -> None:
+        self._store, self._settings, self._roots = store, settings, roots
+        self.plans = settings.home / "plans"
+        self.plans.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def path(self, data: asks.Data) -> Path:
+        """Where data are.
+
+        Raises:
+            NotFound, Refused: there are none.
+        """
+        return self._roots.path_of(self._store.datasets.get(data.dataset), data.file or "")
+
+    def work(self, asked: asks.NewJob) -> Work:
+        """What is to be done.
+
+        Raises:
+            NotFound, Refused: something that it names is not there.
+            UsageError: a wrong spec or size.
+        """
+        ram = _size(asked.ram)
+        if isinstance(asked, asks.TrainJob):
+            return TrainWork(spec=self._spec_of(asked), ram=ram, vram=_size(asked.vram))
+        if isinstance(asked, asks.PackJob):
+            shard = _size(asked.shard)
+            return PackWork(
+                data=str(self.path(asked.data)),
+                samples=asked.samples,
+                resize=asked.resize,
+                shard=str(int(shard)) if shard else None,
+                ram=ram,
+            )
+        run = self._run(asked.run)
+        if isinstance(asked, asks.PredictJob):
+            return self._prediction(asked, run, ram)
+        masks, labels = self._maybe(asked.masks), self._maybe(asked.labels)
+        if isinstance(asked, asks.EvaluateJob):
+            return EvaluateWork(
+                run=run,
+                data=(str(self.path(asked.data)),),
+                masks=(masks,) if masks else (),
+                labels=labels,
+                ram=ram,
+                device=asked.device,
+            )
+        return ExplainWork(
+            run=run,
+            images=str(self.path(asked.images)),
+            method=tuple(asked.method),
+            target=asked.target,
+            masks=masks,
+            labels=labels,
+            most=asked.most,
+            ram=ram,
+            device=asked.device,
+        )
+
+    def write_spec(self, asked: asks.NewPlan | asks.TrainJob) -> tuple[str, Path]:
+        """A spec file in a folder of its own; the folder's id, and the file.
+
+        Raises:
+            NotFound, Refused: data that are not there.
+            UsageError: a wrong key or value.
+        """
+        assert asked.data is not None
+        spec = self._spec(asked)
+        plan_id = new_id()
+        folder = self.plans / plan_id
+        folder.mkdir(mode=0o700)
+        path = folder / "spec.toml"
+        write_whole(path, lambda part: part.write_text(spec.to_toml(), encoding="utf-8"))
+        return plan_id, path
+
+    def _spec_of(self, asked: asks.TrainJob) -> Path:
+        if asked.plan is None:
+            return self.write_spec(asked)[1]
+        spec = self.plans / asked.plan / "spec.toml"
+        if not spec.is_file():
+            raise not_found(_("There is no such plan."))
+        return spec
+
+    def _spec(self, asked: asks.NewPlan | asks.TrainJob) -> RunSpec:
+        assert asked.data is not None
+        masks = self._maybe(asked.masks)
+        sections = asked.spec.model_dump()
+        data = sections.pop("data")
+        if unknown := sorted(set(data) - _DATA_KEYS):
+            raise UsageError(
+                _("“data.{key}” cannot be given here.").format(key=unknown[0]),
+                _("Name data by data, masks and labels; of the rest: {keys}.").format(
+                    keys=", ".join(sorted(_DATA_KEYS))
+                ),
+            )
+        given = {name: self._checked(name, values) for name, values in sections.items() if values}
+        values: dict[str, Any] = {
+            "task": asked.task,
+            "data": {
+                **_plain("data", data),
+                "images": [str(self.path(asked.data))],
+                "masks": [masks] if masks else [],
+                "labels": self._maybe(asked.labels),
+            },
+            **given,
+            "device": asked.device,
+            "seed": asked.seed,
+            "ram": _size(asked.ram),
+            "vram": _size(asked.vram),
+        }
+        return RunSpec.make({key: value for key, value in values.items() if value is not None})
+
+    def _checked(self, section: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Weights from elsewhere are taken from a root alone: `ROOT/folder`, or the run of an earlier job."""
+        config = values.get("config") if section == "model" else None
+        source = config.get("source") if isinstance(config, dict) else None
+        if source is None:
+            return _plain(section, values)
+        root, _slash, below = str(source).partition("/")
+        assert isinstance(config, dict)
+        rest = _plain(section, {**values, "config": {**config, "source": None}})
+        path = str(self._roots.allowed(root, below))
+        return {**rest, "config": {**rest["config"], "source": path}}
+
+    def _prediction(self, asked: asks.PredictJob, run: str, ram: Bytes | None) -> PredictWork:
+        inputs = [self.path(data) for data in asked.inputs]
+        raster = len(inputs) == 1 and inputs[0].is_file() and inputs[0].suffix.lower() in _RASTERS
+        samples = (self._card(run) or {}).get("task") in ("classification", "sequence", "graph")
+        return PredictWork(
+            run=run,
+            inputs=tuple(map(str, inputs)),
+            scores=asked.scores,
+            d4=asked.d4,
+            exact=asked.exact,
+            ram=ram,
+            device=asked.device,
+            name="samples.csv" if samples else "map.tif" if raster else "maps",
+        )
+
+    def _card(self, run: str) -> dict[str, Any] | None:
+        """What the model says of itself."""
+        path = Path(run) / "model" / "model.json"
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def _run(self, run_id: str) -> str:
+        run = self._store.runs.get(run_id)
+        folder = Path(run.folder)
+        if not folder.is_relative_to(self._settings.jobs_folder()) or not (folder / "model").is_dir():
+            raise Refused(
+                409, "no_model", _("That run has no model yet."), _("Wait until its training has ended.")
+            )
+        return str(folder)
+
+    def _maybe(self, data: asks.Data | None) -> str | None:
+        return str(self.path(data)) if data else None
+
+
+def _size(size: int | str | None) -> Bytes | None:
+    return None if size is None else Bytes.parse(size)
+
+
+def _plain(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Values that can name no file: numbers, switches, short words."""
+
+    def check(value: Any, depth: int) -> None:
+        if isinstance(value, str) and not _PLAIN.fullmatch(value):
+            raise _odd(section)
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise _odd(section)
+        if isinstance(value, dict | list):
+            if depth > _MOST_DEPTH or len(value) > 1000:
+                raise _odd(section)
+            for one in [*value, *value.values()] if isinstance(value, dict) else value:
+                check(one, depth + 1)
+
+    check(values, 0)
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _odd(section: str) -> UsageError:
+    return UsageError(
+        _("“{section}” holds a value that is not taken here.").format(section=section),
+        _("Use numbers, true or false, and short words; a path is none."),
+    )

@@ -1,0 +1,78 @@
+"""Who may ask: keys, the audit log, the machines. For admins, mostly."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+
+from caudal.service.asks import NewKey, PathId
+from caudal.service.auth import Admins, Reads, hashed, new_key
+from caudal.service.context import Here
+from caudal.service.pages import Cursor, Limit, Page, number_of, paged
+from caudal.service.problems import documented
+from caudal.service.views import AuditView, KeyView, View, WorkerView
+
+router = APIRouter(tags=["admin"])
+_DAY_SECONDS = 86400.0
+
+
+class MadeKey(KeyView):
+    """A new key, with what it is: shown this once, and kept by nobody."""
+
+    key: str
+
+
+class CallerView(View):
+    """Who is asking."""
+
+    id: str
+    name: str
+    scopes: list[Literal["read", "run", "admin"]]
+
+
+@router.get("/me", responses=documented(304), operation_id="get_me")
+def get_me(caller: Reads) -> CallerView:
+    """Who the key that was sent belongs to."""
+    scopes: list[Literal["read", "run", "admin"]] = ["read", "run", "admin"]
+    return CallerView(id=caller.id, name=caller.name, scopes=[scope for scope in scopes if caller.may(scope)])
+
+
+@router.get("/keys", responses=documented(304), operation_id="list_keys")
+def list_keys(here: Here, caller: Admins) -> list[KeyView]:
+    """All keys, also those that were revoked."""
+    return [KeyView.of(key) for key in here.store.keys.list()]
+
+
+@router.post("/keys", status_code=201, responses=documented(409, 413), operation_id="create_key")
+def create_key(response: Response, here: Here, caller: Admins, body: NewKey) -> MadeKey:
+    """A key for somebody. Each scope has those before it: read, run, admin."""
+    key = new_key()
+    expires = time.time() + body.days * _DAY_SECONDS if body.days else None
+    made = here.store.keys.create(body.name, sorted(set(body.scopes)), hashed(key), expires)
+    response.headers["Cache-Control"] = "no-store"
+    return MadeKey(key=key, **KeyView.of(made).model_dump())
+
+
+@router.delete("/keys/{key_id}", status_code=204, responses=documented(404), operation_id="revoke_key")
+def revoke_key(here: Here, caller: Admins, key_id: PathId) -> None:
+    """From now on it opens nothing; on other servers of the same store a few seconds later."""
+    here.store.keys.revoke(key_id)
+    here.keyring.forget()
+
+
+@router.get("/audit", responses=documented(304), operation_id="list_audit")
+def list_audit(
+    request: Request, response: Response, here: Here, caller: Admins, limit: Limit = 50, cursor: Cursor = ""
+) -> Page[AuditView]:
+    """Who did what, when, from where; the newest first."""
+    found = here.store.audit.list(limit, number_of(cursor))
+    items = [AuditView.model_validate(entry.model_dump()) for entry in found]
+    return paged(request, response, items, limit, found[-1].id if found else None)
+
+
+@router.get("/workers", responses=documented(304), operation_id="list_workers")
+def list_workers(here: Here, caller: Reads) -> list[WorkerView]:
+    """The machines that take jobs."""
+    return [WorkerView.of(worker) for worker in here.store.workers.list()]

@@ -1,0 +1,50 @@
+"""What happened in jobs, in the order in which it can be read.
+
+Who has seen number n asks for what came after it.
+Written by `claims` and by whoever moves a job; here it is only read.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from caudal.service.records import StoredEvent
+from caudal.service.store import rows
+from caudal.service.store import tables as t
+from caudal.service.store.engine import Database
+
+
+class StoredEvents:
+    """See each function; all raise `StoreAway` where the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def after(self, last_id: int, job_id: str | None = None, limit: int = 500) -> list[StoredEvent]:
+        """The next events after number `last_id`, of one job or of all."""
+        e = t.events.c
+        query = sa.select(t.events).where(e.id > last_id).order_by(e.id).limit(rows.page(limit))
+        if job_id is not None:
+            query = query.where(e.job_id == job_id)
+        with self._database.reading() as connection:
+            return rows.many(connection, query, StoredEvent)
+
+    def tail(self, job_id: str, number: int) -> list[StoredEvent]:
+        """The last events of a job, in their order."""
+        e = t.events.c
+        query = sa.select(t.events).where(e.job_id == job_id).order_by(e.id.desc()).limit(rows.page(number))
+        with self._database.reading() as connection:
+            return rows.many(connection, query, StoredEvent)[::-1]
+
+    def last_id(self, job_id: str | None = None) -> int:
+        """The number of the last event, of a job or of all; 0 where there is none. One row is read."""
+        with self._database.reading() as connection:
+            if job_id is None:
+                counters = t.counters.c
+                query = sa.select(counters.value).where(counters.name == "events")
+            else:
+                query = sa.select(t.jobs.c.seen_event).where(t.jobs.c.id == job_id)
+            found = connection.execute(query).scalar()
+        if found is None:
+            raise rows.missing(job_id or "events")
+        return int(found)

@@ -1,0 +1,1 @@
+"""Steps between versions of the tables, for Alembic; run by `store/migrate.py`."""

@@ -1,0 +1,1 @@
+"""One file a step, each up and down. A step is never changed once it was released."""
