@@ -1,0 +1,116 @@
+"""The page of generation, by gradio: in a browser on this machine, or in a notebook. Never shared by itself.
+
+What the page does is `generate_desk`; here is where things stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from caudal.cli.generate_desk import Controls, Desk
+from caudal.core.errors import UsageError
+from caudal.core.messages import _
+from caudal.models.generation.layout import ModelFolder
+from caudal.runs.generation.notices import caveat, consent, licences
+from caudal.runs.generation.studio import Budgets, Studio
+from caudal.tasks.generation.styles import STYLES
+
+_SCHEDULERS = ["default", "euler", "heun", "deis", "dpm++", "dpm++ sde", "lcm"]
+_SECONDS = 1.0
+
+
+def serve(
+    model: ModelFolder, engine: str, budgets: Budgets, out: Path, port: int | None = None, block: bool = True
+) -> Any:
+    """Open the page; returns what gradio launched. Only this machine can see it.
+
+    Raises:
+        UsageError: gradio is not installed.
+    """
+    library = _gradio()
+    desk = Desk(Studio(model, engine, budgets), out)
+    page = build(library, desk, model)
+    try:
+        return page.queue(default_concurrency_limit=4).launch(
+            server_name="127.0.0.1", server_port=port, share=False, quiet=True, prevent_thread_lock=not block,
+            allowed_paths=[str(out.resolve())], show_error=True,
+        )  # fmt: skip
+    finally:
+        if block:
+            desk.close()
+
+
+def build(gr: Any, desk: Desk, model: ModelFolder) -> Any:
+    """The page; `gr` is gradio."""
+    told = licences(model, desk.studio.engine.name, desk.studio.engine.licence)
+    with gr.Blocks(title="caudal", analytics_enabled=False) as page:
+        gr.Markdown(f"**{consent()}**")
+        with gr.Row():
+            with gr.Column():
+                with gr.Row():
+                    face = gr.Image(label=_("Face"), type="filepath", elem_id="face")
+                    pose = gr.Image(label=_("Pose (optional)"), type="filepath", elem_id="pose")
+                prompt = gr.Textbox(label=_("Prompt"), lines=2, elem_id="prompt")
+                style = gr.Dropdown(list(STYLES), value="none", label=_("Style"))
+                fast = gr.Checkbox(label=_("Few steps (LCM)"))
+                identity = gr.Slider(0, 1.5, value=0.8, step=0.05, label=_("Identity strength (ControlNet)"))
+                adapter = gr.Slider(0, 1.5, value=0.8, step=0.05, label=_("Likeness strength (adapter)"))
+                with gr.Accordion(_("More"), open=False):
+                    negative = gr.Textbox(label=_("Negative prompt"))
+                    steps = gr.Slider(1, 100, value=30, step=1, label=_("Steps"), elem_id="steps")
+                    guidance = gr.Slider(0, 10, value=5.0, step=0.1, label=_("Guidance"))
+                    scheduler = gr.Dropdown(_SCHEDULERS, value="default", label=_("Scheduler"))
+                    like_pose = gr.Checkbox(value=True, label=_("Size like the pose or the face picture"))
+                    width = gr.Slider(64, 2048, value=1024, step=8, label=_("Width"))
+                    height = gr.Slider(64, 2048, value=1024, step=8, label=_("Height"))
+                    count = gr.Slider(1, 16, value=1, step=1, label=_("Pictures"))
+                    seed = gr.Number(value=0, precision=0, label=_("Seed"))
+                    another = gr.Checkbox(value=True, label=_("Another seed each time"))
+                with gr.Row():
+                    button = gr.Button(_("Generate"), variant="primary", elem_id="generate")
+                    stop = gr.Button(_("Cancel"), elem_id="cancel")
+            with gr.Column():
+                predicted = gr.HTML(elem_id="predicted")
+                bars = gr.HTML(elem_id="bars")
+                words = gr.Markdown(elem_id="words")
+                pictures = gr.Gallery(label=_("Pictures of this sitting"), elem_id="pictures", columns=3)
+                with gr.Accordion(_("Licences"), open=False):
+                    gr.Markdown("\n".join(f"* **{part}**: {text}" for part, text in told.items()))
+                    gr.Markdown(caveat())
+        inputs = {
+            "face": face, "pose": pose, "prompt": prompt, "negative": negative, "style": style, "lcm": fast,
+            "width": width, "height": height, "like_pose": like_pose, "steps": steps, "guidance": guidance,
+            "seed": seed, "another_seed": another, "count": count, "identity_strength": identity,
+            "adapter_strength": adapter, "scheduler": scheduler,
+        }  # fmt: skip
+        names, parts = list(inputs), list(inputs.values())
+
+        def controls(values: tuple[Any, ...]) -> Controls:
+            return Controls(**dict(zip(names, values, strict=True)))
+
+        def foretell(*values: Any) -> str:
+            return desk.predicted(controls(values))
+
+        def make(*values: Any) -> Iterator[tuple[Any, str, int]]:
+            yield from desk.make(controls(values))
+
+        for one in (face, pose, width, height, like_pose, count, fast, guidance):
+            one.change(foretell, parts, predicted, show_progress="hidden")
+        button.click(make, parts, [pictures, words, seed], concurrency_limit=1)
+        stop.click(desk.cancel, None, words, show_progress="hidden")
+        gr.Timer(_SECONDS).tick(desk.bars, None, bars, show_progress="hidden")
+        page.load(foretell, parts, predicted)
+    return page
+
+
+def _gradio() -> Any:
+    try:
+        return import_module("gradio")
+    except ImportError:
+        raise UsageError(
+            _("The page needs the package gradio, which is not installed."),
+            _("Install it with: pip install gradio"),
+        ) from None

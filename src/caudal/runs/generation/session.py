@@ -1,0 +1,425 @@
+"""A pipeline that is loaded as its plan says and makes one picture after another.
+
+Parts come in the order in which they work, each straight to its final place and type. Text encoders leave
+when the plan says so and come back for a new prompt; then nothing else is loaded. One way of offloading is in
+force, chosen when the networks come. Not safe for several threads at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+
+from caudal.core.errors import BadModel, OutOfMemory, UsageError
+from caudal.core.messages import _
+from caudal.core.units import MIB
+from caudal.inference.generation.cache import TensorCache
+from caudal.inference.generation.decode import decode, set_way
+from caudal.inference.generation.denoise import Steps, denoise
+from caudal.inference.generation.identity import Identity, identity
+from caudal.inference.generation.prompts import check_length, encode
+from caudal.inference.generation.streamed import Streamed
+from caudal.memory import allocator
+from caudal.models.generation.layout import ModelFolder, read_config
+from caudal.models.generation.libraries import need
+from caudal.models.generation.part import FP8, PRECISIONS, Part, open_part
+from caudal.runs.generation.plan import GenerationPlan
+from caudal.tasks.generation.faces import Picture
+from caudal.tasks.generation.request import GenerationRequest
+from caudal.tasks.generation.styles import styled
+
+_CACHE_BYTES = 16 * MIB  # a prompt of SDXL takes 0.7 MiB in 16 bits
+_ENCODERS = ("text_encoder", "text_encoder_2")
+_SCHEDULERS = {
+    "euler": ("EulerDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "deis": ("DEISMultistepScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "dpm++ sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "lcm": ("LCMScheduler", {}),
+}
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What pictures are made of besides words: faces as numbers, and the pictures that guide.
+
+    `guides` are the picture of keypoints and then one for each further ControlNet, all of the plan's size.
+    `masks_FHW` says where each of several faces may show.
+    """
+
+    faces_FE: np.ndarray[Any, Any]
+    guides: tuple[Picture, ...]
+    masks_FHW: np.ndarray[Any, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture and the seed that it came from."""
+
+    seed: int
+    x_HWC: Picture
+
+
+@dataclass
+class Times:
+    """Seconds that were spent, by what for."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def spend(self, what: str, began: float) -> None:
+        """Add the time since `began`."""
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
+
+
+class Session:
+    """Use it in a `with`; leaving it gives every weight back."""
+
+    def __init__(self, folder: ModelFolder, plan: GenerationPlan) -> None:
+        """Open all parts and check their tensors; nothing is loaded yet.
+
+        Raises:
+            BadModel: a part is missing, broken, or is of another model.
+            UsageError: a package is missing, or two wishes exclude each other.
+        """
+        need("diffusers"), need("transformers"), need("accelerate")
+        self.folder, self.plan = folder, plan
+        self._comes_and_goes = plan.setup.offload == "disk" or plan.setup.storage == "fp8"
+        if self._comes_and_goes:
+            # Weights of many sizes come and go: in the heap their holes would add up.
+            allocator.give_back_at_once()
+        self._dtype = PRECISIONS[plan.precision]
+        self._decoder_dtype = PRECISIONS[plan.decoder_precision]
+        self._parts: dict[str, Part] = {name: open_part(name, folder) for name in folder.parts()}
+        self._tokenizers = [_tokenizer(folder, name) for name in ("tokenizer", "tokenizer_2")]
+        self._scheduler_config, self._pipeline = _scheduler(folder), None
+        self._streamed: list[Streamed] = []
+        self._core_is_here = self._encoders_are_here = False
+        self.prompts, self.faces = TensorCache(_CACHE_BYTES), TensorCache(_CACHE_BYTES)
+        self.times = Times()
+        if folder.lcm is not None and (plan.setup.offload == "disk" or plan.setup.storage == "fp8"):
+            raise UsageError(
+                _("An LCM adapter cannot be merged into weights that stay on disk or in 8 bits."),
+                _("Give more memory, or leave --lcm-adapter out."),
+            )
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def check(self, request: GenerationRequest) -> None:
+        """Refuse what the networks would cut or ignore.
+
+        Raises:
+            UsageError: a prompt that is too long, a style that is not there.
+        """
+        prompt, negative = styled(request.style, request.prompt, request.negative)
+        check_length(prompt, self._tokenizers)
+        check_length(negative, self._tokenizers, _("negative prompt"))
+
+    def make(
+        self,
+        request: GenerationRequest,
+        sitting: Sitting,
+        tick: Callable[[int, int], None] = lambda _done, _total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Made]:
+        """Pictures with seeds `request.seed` and up, one after the other as they are finished.
+
+        `tick` hears of steps, of all pictures together; `stop` is asked after each.
+
+        Raises:
+            Interrupted: `stop` said yes.
+            UsageError: as `check`.
+        """
+        self.check(request)
+        text = self._encoded(request)
+        self._bring_core()
+        faces = self._identity(sitting, request)
+        pipeline = self._pipeline
+        assert pipeline is not None
+        pipeline.scheduler = _scheduler_called(request.scheduler, self._scheduler_config)
+        seeds = range(request.seed, request.seed + request.count)
+        rounds = [seeds[i : i + self.plan.pictures] for i in range(0, len(seeds), self.plan.pictures)]
+        strengths = [request.identity_strength]
+        strengths += [request.control_strengths.get(kind, 0.4) for kind in self.folder.controls]
+        for number, some in enumerate(rounds):
+            began = time.perf_counter()
+            with _memory_said():
+                latents = denoise(
+                    pipeline,
+                    text,
+                    faces,
+                    [_as_control(guide) for guide in sitting.guides],
+                    Steps(
+                        width=self.plan.width,
+                        height=self.plan.height,
+                        steps=request.steps,
+                        guidance=request.guidance,
+                        seeds=list(some),
+                        adapter_strength=request.adapter_strength,
+                        control_strengths=strengths,
+                        identity_end=request.identity_end,
+                    ),
+                    sitting.masks_FHW,
+                    tick=lambda done, total, past=number: tick(past * total + done, len(rounds) * total),
+                    stop=stop,
+                )
+            self.times.spend("steps", began)
+            began = time.perf_counter()
+            with _memory_said():
+                pictures = self._decoded(latents)
+            self.times.spend("decoding", began)
+            for seed, x_HWC in zip(some, pictures, strict=True):
+                yield Made(seed, x_HWC)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._send_core_away()
+        self._send_encoders_away()
+        for part in self._parts.values():
+            part.close()
+        if self._comes_and_goes:
+            allocator.settle()
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Weights that each step reads from disk."""
+        return sum(streamed.streamed_bytes for streamed in self._streamed)
+
+    # Encoding.
+
+    def _encoded(self, request: GenerationRequest) -> tuple[torch.Tensor, ...]:
+        prompt, negative = styled(request.style, request.prompt, request.negative)
+        key = (prompt, negative, request.guided)
+
+        def compute() -> tuple[torch.Tensor, ...]:
+            began = time.perf_counter()
+            if self.plan.setup.encoders == "freed":
+                self._send_core_away()
+            self._bring_encoders()
+            encoder, encoder_2 = (self._parts[name].module for name in _ENCODERS)
+            tokens, tokens_2 = self._tokenizers
+            words = _pipeline_class()(
+                vae=None, unet=None, controlnet=None, scheduler=None, add_watermarker=False,
+                text_encoder=encoder, text_encoder_2=encoder_2, tokenizer=tokens, tokenizer_2=tokens_2,
+            )  # fmt: skip
+            values = encode(words, prompt, negative, request.guided)
+            if self.plan.setup.encoders == "freed":
+                self._send_encoders_away()
+            self.times.spend("encoding", began)
+            return values
+
+        return self.prompts.get(key, compute)
+
+    def _bring_encoders(self) -> None:
+        if self._encoders_are_here:
+            return
+        parts = [self._parts[name] for name in _ENCODERS]
+        if self.plan.setup.offload == "disk":
+            self._encoder_stream = Streamed(parts, self.plan.device, self._dtype)
+        else:
+            for part in parts:
+                part.load(self.plan.device, self._dtype)
+        self._encoders_are_here = True
+
+    def _send_encoders_away(self) -> None:
+        if not self._encoders_are_here:
+            return
+        if self.plan.setup.offload == "disk":
+            self._encoder_stream.close()
+        for name in _ENCODERS:
+            self._parts[name].empty()
+        self._encoders_are_here = False
+        allocator.trim()
+
+    # The networks of every step, and the decoder.
+
+    def _bring_core(self) -> None:
+        if self._core_is_here:
+            return
+        began = time.perf_counter()
+        setup, device = self.plan.setup, self.plan.device
+        names = ("unet", "identity", *self.folder.controls)
+        parts = [self._parts[name] for name in names]
+        if setup.offload == "disk":
+            self._streamed = [Streamed(parts, device, self._dtype, int(setup.resident))]
+        else:
+            first = "cpu" if setup.offload in ("group", "group lean", "model") else device
+            for part in parts:
+                part.load(first, self._dtype, fp8=setup.storage == "fp8")
+        at_home = "cpu" if setup.offload == "model" else device
+        vae = self._parts["vae"].load(at_home, self._decoder_dtype)
+        kind, _space, tile = setup.decoding.partition(" ")
+        set_way(vae, kind, int(tile or 0))  # type: ignore[arg-type]
+        controlnets = [part.module for part in parts[1:]]
+        self._pipeline = pipeline = _pipeline_class()(
+            vae=vae,
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            unet=parts[0].module,
+            controlnet=controlnets if len(controlnets) > 1 else controlnets[0],
+            scheduler=_scheduler_called("default", self._scheduler_config),
+            force_zeros_for_empty_prompt=False,
+            add_watermarker=False,
+        )
+        pipeline.where = torch.device(device)
+        pipeline.set_progress_bar_config(disable=True)
+        if self.folder.lcm is not None:
+            _merge_lora(pipeline, self.folder)
+        if setup.storage == "fp8":
+            for part in parts:
+                part.module.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=self._dtype)
+        if setup.offload in ("group", "group lean"):
+            for part in parts:
+                _offload_groups(part.module, device, lean=setup.offload == "group lean")
+        if setup.offload == "model":
+            pipeline.enable_model_cpu_offload(device=device)
+        self._core_is_here = True
+        self.times.spend("loading", began)
+
+    def _send_core_away(self) -> None:
+        if not self._core_is_here:
+            return
+        for streamed in self._streamed:
+            streamed.close()
+        if self._pipeline is not None and self.plan.setup.offload == "model":
+            self._pipeline.remove_all_hooks()
+        self._streamed, self._pipeline = [], None
+        names = ("unet", "identity", *self.folder.controls, "vae")
+        for name in names:
+            old = self._parts.pop(name)
+            old.close()
+            # A new one, without the hooks that diffusers leaves behind.
+            self._parts[name] = open_part(name, self.folder)
+            del old
+        self._core_is_here = False
+        allocator.trim()
+        if self.plan.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _identity(self, sitting: Sitting, request: GenerationRequest) -> Identity:
+        unet, device = self._parts["unet"].module, torch.device(self.plan.device)
+        wanted = unet.encoder_hid_proj.image_projection_layers[0].proj_in.in_features
+        if sitting.faces_FE.shape[1] != wanted:
+            raise BadModel(
+                _("The face engine gives {given} numbers and the adapter was trained on {wanted}.").format(
+                    given=sitting.faces_FE.shape[1], wanted=wanted
+                ),
+                _("Use the engine that the adapter was trained with (--engine, --faces)."),
+            )
+        key = (sitting.faces_FE.tobytes(), request.guided)
+
+        def compute() -> tuple[torch.Tensor, ...]:
+            found = identity(
+                unet, torch.from_numpy(sitting.faces_FE), request.guided, self._dtype, device
+            )  # fmt: skip
+            return found.embeds_BF1E, found.tokens_BTC
+
+        embeds, tokens = self.faces.get(key, compute)
+        return Identity(embeds.to(device), tokens.to(device))
+
+    def _decoded(self, latents: torch.Tensor) -> list[Picture]:
+        return decode(self._parts["vae"].module, latents)
+
+
+@contextmanager
+def _memory_said() -> Iterator[None]:
+    """A device that is full is an error that a user can act upon."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            _("The device ran out of memory in spite of the plan: {why}.").format(
+                why=str(error).split(".")[0][:160]
+            ),
+            _("Give a smaller --vram, so that the plan takes less."),
+        ) from None
+
+
+def _pipeline_class() -> Any:
+    need("diffusers")
+    return import_module("caudal.inference.generation.pipeline").FacePipeline
+
+
+def _tokenizer(folder: ModelFolder, name: str) -> Any:
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(str(folder.base / name), local_files_only=True)
+    except Exception as error:  # a library that reads what strangers wrote has no tree of errors
+        raise BadModel(
+            _("{path} holds no tokenizer that can be read: {why}.").format(
+                path=folder.base / name, why=(str(error).splitlines() or ["?"])[0][:160].rstrip(".")
+            ),
+            _("Fetch the folder again."),
+        ) from None
+
+
+def _scheduler(folder: ModelFolder) -> dict[str, Any]:
+    config = read_config(folder.base / "scheduler", "scheduler_config.json")
+    name = str(config.get("_class_name", ""))
+    if not name.endswith("Scheduler") or not hasattr(need("diffusers"), name):
+        raise BadModel(
+            _("{path} names no scheduler that is known ({name}).").format(
+                path=folder.base / "scheduler", name=name
+            ),
+            _("Fetch the folder again."),
+        )
+    return config
+
+
+def _scheduler_called(name: str, config: dict[str, Any]) -> Any:
+    library: Any = need("diffusers")
+    kind, options = _SCHEDULERS.get(name, (config["_class_name"], {}))
+    return getattr(library, kind).from_config(config, **options)
+
+
+def _offload_groups(module: Any, device: str, lean: bool) -> None:
+    streams = device == "cuda"
+    module.enable_group_offload(
+        onload_device=torch.device(device),
+        offload_device=torch.device("cpu"),
+        offload_type="leaf_level",
+        use_stream=streams,
+        record_stream=streams,
+        low_cpu_mem_usage=lean and streams,
+    )
+
+
+def _merge_lora(pipeline: Any, folder: ModelFolder) -> None:
+    need("peft")
+    assert folder.lcm is not None
+    try:
+        pipeline.load_lora_weights(str(folder.lcm.parent), weight_name=folder.lcm.name)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    except Exception as error:
+        raise BadModel(
+            _("{path} cannot be merged into this model: {why}.").format(
+                path=folder.lcm, why=(str(error).splitlines() or ["?"])[0][:160].rstrip(".")
+            ),
+            _("Give an LCM adapter for SDXL as a .safetensors file."),
+        ) from None
+
+
+def _as_control(x_HWC: Picture) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(x_HWC)
+
+
+def warnings_of(plan: GenerationPlan, made: Sequence[str]) -> tuple[str, ...]:
+    """What must be said of a plan and of what was given, each once."""
+    return tuple(dict.fromkeys([*plan.warnings, *made]))

@@ -1,0 +1,281 @@
+"""One place for whoever generates again and again: the verb, the page, a service. Plans, loads, makes, tells.
+
+Loads nothing before a plan fits. Keeps the session while the plan stays the same, so that a second picture
+costs its steps alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caudal import __version__
+from caudal.core.messages import _
+from caudal.core.units import Bytes
+from caudal.memory import vram as vram_meter
+from caudal.memory.meters import charged_bytes
+from caudal.models.generation.faces import ENGINES
+from caudal.models.generation.layout import ModelFolder, find
+from caudal.runs.generation.notices import licences
+from caudal.runs.generation.pictures import Given, natural_size, read_picture
+from caudal.runs.generation.plan import GenerationPlan, make_plan
+from caudal.runs.machine import processors
+from caudal.tasks.generation.faces import FaceEngine, Picture
+from caudal.tasks.generation.request import GenerationRequest
+
+if TYPE_CHECKING:  # torch comes when something is planned
+    from caudal.runs.generation.forecast import Forecast
+
+Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A request with its pictures: faces of people, a pose, and what further ControlNets are shown."""
+
+    request: GenerationRequest
+    people: tuple[str, ...]
+    pose: str | None = None
+    control_pictures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What may be held, where it is computed, and whether no lever may change numbers."""
+
+    ram: str | int | None = None
+    vram: str | int | None = None
+    device: str = "auto"
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A picture, its seed, and all that is written of it."""
+
+    seed: int
+    x_HWC: Picture
+    facts: dict[str, Any]
+
+
+class Studio:
+    """A model folder with a face engine, under budgets. Use it in a `with`."""
+
+    def __init__(self, model: ModelFolder, engine: str = "onnx", budgets: Budgets | None = None) -> None:
+        """Open the face engine; no network is loaded.
+
+        Raises:
+            BadModel: the engine's models are missing.
+            UsageError: no such engine, or a package is missing.
+        """
+        self.model, self.budgets = model, budgets or Budgets()
+        kind = ENGINES.get(engine)
+        self.engine: FaceEngine = kind(model.faces or model.base / "faces", processors())
+        self.warnings: list[str] = []
+        self.forecast: Forecast | None = None
+        self._session: Any = None
+        self._described: dict[tuple[str, int, int], Any] = {}
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give every weight back."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def plan(self, wish: Wish) -> GenerationPlan:
+        """What these pictures will take, before anything is loaded.
+
+        Raises:
+            BadModel, DeviceMissing, DoesNotFit, UnreadableFile, UsageError: see `make_plan`.
+        """
+        from caudal.runs.generation.trace import of_folder
+
+        return make_plan(
+            self._sized(wish),
+            of_folder(self.model),
+            ram=self.budgets.ram,
+            vram=self.budgets.vram,
+            device=self.budgets.device,
+            faces=_models_bytes(self.model, self.engine),
+            exact=self.budgets.exact,
+        )
+
+    def make(
+        self, wish: Wish, plan: GenerationPlan, tick: Tick = lambda _done, _total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Finished]:  # fmt: skip
+        """Pictures one by one. `tick` hears of steps; `stop` is asked after each.
+
+        Raises:
+            BadValues, UnreadableFile: a picture without a face, or that cannot be read.
+            Interrupted: `stop` said yes.
+        """
+        from caudal.runs.generation.people import seat
+        from caudal.runs.generation.session import Session
+
+        request = self._sized(wish)
+        if self._session is None or _differs(self._session.plan, plan):
+            self.close()
+            if plan.setup.offload == "disk":
+                self._foretell(plan)
+            self._session = Session(self.model, plan)
+        session = self._session
+        session.check(request)
+        people = [self._person(path) for path in wish.people]
+        sitting = seat(
+            self.engine, people, plan.width, plan.height,
+            pose=None if wish.pose is None else self._picture(wish.pose),
+            controls=tuple(self.model.controls),
+            control_pictures={kind: self._picture(path) for kind, path in wish.control_pictures.items()},
+        )  # fmt: skip
+        for made in session.make(request, sitting, tick, stop):
+            yield Finished(made.seed, made.x_HWC, self._facts(request, plan, made.seed))
+
+    def _foretell(self, plan: GenerationPlan) -> None:
+        """Say what weights on disk will cost, before the first step."""
+        from caudal.runs.generation.forecast import forecast
+
+        self.forecast = told = forecast(self.model, plan)
+        self._warn(
+            [
+                _(
+                    "Each step reads {bytes} of weights at {rate}/s: about {slow:.2g} s, not {fast:.2g} s "
+                    "({times:.2g} times as long)."
+                ).format(
+                    bytes=Bytes(told.read_bytes),
+                    rate=Bytes(told.read_bytes_per_second),
+                    slow=told.from_disk_seconds,
+                    fast=told.in_memory_seconds,
+                    times=told.slowdown,
+                )
+            ]
+        )
+
+    def held(self) -> dict[str, dict[str, int]]:
+        """Bytes that are held now, by pool and holder; of the plan's rows where nothing finer is known."""
+        found = {"ram": {_("all"): int(charged_bytes())}}
+        reading = vram_meter.reading()
+        if reading is not None:
+            found["vram"] = {_("tensors"): int(reading.allocated), _("kept by the allocator"): int(
+                reading.reserved - reading.allocated
+            )}  # fmt: skip
+        return found
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time spent so far, by what for."""
+        return {} if self._session is None else dict(self._session.times.seconds)
+
+    @property
+    def hits(self) -> dict[str, int]:
+        """How often a prompt or a face was known already."""
+        if self._session is None:
+            return {}
+        return {"prompts": self._session.prompts.hits, "faces": self._session.faces.hits}
+
+    def _sized(self, wish: Wish) -> GenerationRequest:
+        """The request with a size: its own, else one like the pose picture's."""
+        if wish.request.width is not None:
+            return wish.request
+        shown = self._picture(wish.pose or wish.people[0])
+        width, height = natural_size(shown.x_HWC)
+        return wish.request.model_copy(update={"width": width, "height": height})
+
+    def _person(self, path: str) -> Any:
+        from caudal.runs.generation.people import describe
+
+        key = _identity_of(path)
+        if key not in self._described:
+            (found,), warnings = describe(self.engine, [path], self._left)
+            self._described = {**dict(list(self._described.items())[-7:]), key: (found, warnings)}
+        found, warnings = self._described[key]
+        self._warn(warnings)
+        return found
+
+    def _picture(self, path: str) -> Given:
+        given = read_picture(path, self._left())
+        self._warn(given.warnings)
+        return given
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        self.warnings += [text for text in texts if text not in self.warnings]
+
+    def _left(self) -> int:
+        """Bytes of the budget that are free now."""
+        from caudal.runs.machine import ram_budget
+
+        asked = None if self.budgets.ram is None else Bytes.parse(self.budgets.ram)
+        return int(ram_budget(asked)) - int(charged_bytes())
+
+    def _facts(self, request: GenerationRequest, plan: GenerationPlan, seed: int) -> dict[str, Any]:
+        return {
+            "generated_by": f"caudal {__version__}",
+            "generated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request": request.model_dump(mode="json") | {"seed": seed, "count": 1},
+            "model": self.model.base.name,
+            "controls": sorted(self.model.controls),
+            "face_engine": self.engine.name,
+            "precision": plan.precision,
+            "levers": {lever.name: lever.value for lever in plan.memory.levers},
+            "licences": licences(self.model, self.engine.name, self.engine.licence),
+        }
+
+
+def open_model(
+    model: str | Path,
+    identity: str | Path | None = None,
+    adapter: str | Path | None = None,
+    faces: str | Path | None = None,
+    controls: Mapping[str, str] | None = None,
+    lcm: str | Path | None = None,
+) -> ModelFolder:
+    """A model folder from paths as people write them; see `models.generation.layout`.
+
+    Raises:
+        BadModel: a part is not there.
+    """
+    from caudal.data.paths import local_path
+
+    def path(text: str | Path | None) -> Path | None:
+        return None if text is None else local_path(str(text), must_exist=False)
+
+    return find(
+        local_path(str(model), must_exist=False),
+        path(identity),
+        path(adapter),
+        path(faces),
+        {kind: local_path(where, must_exist=False) for kind, where in (controls or {}).items()},
+        path(lcm),
+    )
+
+
+def _models_bytes(model: ModelFolder, engine: FaceEngine) -> int:
+    """What a face engine's models take: their files, nearly all of which are weights."""
+    folder = model.faces or model.base / "faces"
+    if engine.name == "stand_in" or not folder.is_dir():
+        return 0
+    return sum(path.stat().st_size for path in folder.glob("*.onnx"))
+
+
+def _identity_of(path: str) -> tuple[str, int, int]:
+    """Another file under the same name is another face."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return (path, 0, 0)
+    return (path, stat.st_size, stat.st_mtime_ns)
+
+
+def _differs(one: GenerationPlan, other: GenerationPlan) -> bool:
+    """Whether a session of one plan cannot work for the other."""
+    same = ("device", "precision", "decoder_precision", "width", "height", "pictures", "setup")
+    return any(getattr(one, name) != getattr(other, name) for name in same)

@@ -1,0 +1,366 @@
+"""`caudal generate`, `caudal convert` and `caudal plan generation`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from caudal.cli.main import app
+from caudal.inference.generation.provenance import read_facts
+from caudal.inference.generation.watermark import certainty, is_marked, mark
+from tests.generation import tiny
+
+SMALL = ["--size", "64x64", "--steps", "2", "--engine", "stand_in", "--device", "cpu", "--json"]
+
+
+def call(*words: str | Path) -> tuple[int, dict, str]:
+    """Exit code, the last line as an object, and what was said to people."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    lines = done.stdout.strip().splitlines()
+    return done.exit_code, json.loads(lines[-1]) if lines else {}, done.stderr
+
+
+def pixels(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def smooth() -> np.ndarray:
+    """A picture with slow changes, as photographs have."""
+    from PIL import Image
+
+    small = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((384, 512)))
+
+
+def generate(model: Path, face: Path, out: Path, *more: str | Path) -> tuple[int, dict, str]:
+    return call(
+        "generate", "--model", model, "--identity", face, "--prompt", "a man", "-o", out, *SMALL, *more
+    )
+
+
+@pytest.fixture(scope="module")
+def picture(model: Path, face: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]:
+    (model / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    out = tmp_path_factory.mktemp("made") / "one.png"
+    code, last, said = generate(model, face, out)
+    assert code == 0, said
+    return out, last, said
+
+
+def test_a_picture_comes_with_its_size_and_what_made_it(picture: tuple[Path, dict, str]) -> None:
+    from PIL import Image
+
+    out, last, _said = picture
+    with Image.open(out) as image:
+        assert image.size == (64, 64)
+        assert image.text["DigitalSourceType"].endswith("trainedAlgorithmicMedia")
+    facts = read_facts(out)
+    assert facts is not None
+    assert facts["request"]["prompt"] == "a man"
+    assert facts["licences"]["model"] == "openrail++"
+    assert last["output"] == str(out)
+    assert any("no room for the invisible mark" in text for text in last["warnings"])
+
+
+def test_the_peak_is_what_was_predicted_or_less(picture: tuple[Path, dict, str]) -> None:
+    _out, last, _said = picture
+    assert last["peak_bytes"]["ram"] <= last["budget_bytes"]["ram"]
+    assert last["levers"] == {"encoders": "kept", "offload": "none", "storage": "full", "decoder": "whole"}
+
+
+def test_consent_and_the_licence_of_every_part_are_said(picture: tuple[Path, dict, str]) -> None:
+    said = " ".join(picture[2].split())
+    for words in ("consent", "openrail++", "stand-in", "identity", "adapter", "predicted peak"):
+        assert words in said
+
+
+def test_mark_and_facts_are_left_out_only_when_asked(model: Path, face: Path, tmp_path: Path) -> None:
+    from caudal.runs.verbs.generate import write
+
+    out = tmp_path / "bare.png"
+    code, last, _said = generate(model, face, out, "--no-watermark", "--no-metadata")
+    assert code == 0
+    assert read_facts(out) is None
+    assert not any("mark" in text for text in last["warnings"])
+    for watermark in (True, False):
+        write(out, smooth(), {"request": {}}, watermark, True)
+        assert is_marked(pixels(out)) is watermark
+        assert read_facts(out) == {"request": {}}
+
+
+def test_several_pictures_are_named_by_their_seeds(model: Path, face: Path, tmp_path: Path) -> None:
+    code, last, _said = generate(
+        model, face, tmp_path / "many", "--count", "3", "--batch", "2", "--seed", "5"
+    )
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["5.png", "6.png", "7.png"]
+    assert last["metrics"]["pictures"] == 3
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--lcm",),
+        ("--scheduler", "euler", "--negative", "hat"),
+        ("--precision", "bf16"),
+    ],
+    ids=["lcm", "scheduler", "bf16"],
+)
+def test_every_way_of_asking_works(model: Path, face: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    assert generate(model, face, tmp_path / "one.png", *flags)[0] == 0
+
+
+def test_a_style_puts_its_words_around_the_prompt_and_against_the_picture() -> None:
+    from caudal.core.errors import UsageError
+    from caudal.tasks.generation.styles import STYLES, styled
+
+    for name, style in STYLES.items():
+        prompt, negative = styled(name, "a {man}", "hat")
+        assert prompt == style.template.replace("{prompt}", "a {man}")
+        assert negative.startswith("hat")
+        assert negative.endswith(style.against)
+    with pytest.raises(UsageError, match="baroque"):
+        styled("baroque", "", "")
+
+
+def test_further_controlnets_stand_beside_the_identity(model: Path, face: Path, tmp_path: Path) -> None:
+    for kind in ("canny", "depth"):
+        tiny.controlnet(8).save_pretrained(tmp_path / kind)
+    flags = ["--control", f"canny={tmp_path / 'canny'}", "--control", f"depth={tmp_path / 'depth'}"]
+    code, last, _said = generate(model, face, tmp_path / "one.png", *flags)
+    assert (code, last["error"]["code"]) == (2, "usage")
+    assert "--control-picture depth=" in last["error"]["hint"]
+    flags += ["--control-picture", f"depth={face}", "--control-strength", "canny=0.9"]
+    assert generate(model, face, tmp_path / "one.png", *flags)[0] == 0
+
+
+def test_two_people_take_the_places_of_a_pose_picture(model: Path, face: Path, tmp_path: Path) -> None:
+    pose = tiny.save_picture(tmp_path / "two.png", tiny.portrait(160, 96, faces=2))
+    two = ["--identity", face]
+    assert generate(model, face, tmp_path / "one.png", *two, "--pose", pose)[0] == 0
+    code, last, _said = generate(model, face, tmp_path / "one.png", *two)
+    assert (code, last["error"]["code"]) == (2, "usage")
+    code, last, _said = generate(model, face, tmp_path / "one.png", *two, "--pose", face)
+    assert (code, last["error"]["code"]) == (4, "bad_values")
+
+
+def test_a_plan_of_a_model_loads_nothing(model: Path, face: Path, tmp_path: Path) -> None:
+    code, last, _said = generate(model, face, tmp_path / "one.png", "--plan")
+    assert code == 0
+    assert last["plan"]["width"] == 64
+    assert not (tmp_path / "one.png").exists()
+
+
+def test_what_cannot_fit_is_refused_with_the_least(model: Path, face: Path, tmp_path: Path) -> None:
+    code, last, _said = generate(model, face, tmp_path / "one.png", "--ram", "100MiB")
+    assert (code, last["error"]["code"]) == (3, "does_not_fit")
+    assert "--ram" in last["error"]["hint"]
+
+
+# Bad input.
+
+
+def save(path: Path, x_HWC: np.ndarray, **options: object) -> Path:
+    from PIL import Image
+
+    Image.fromarray(x_HWC).save(path, **options)
+    return path
+
+
+def test_no_face_is_bad_data(model: Path, tmp_path: Path) -> None:
+    empty = save(tmp_path / "empty.png", np.zeros((64, 64, 3), np.uint8))
+    code, last, _said = generate(model, empty, tmp_path / "one.png")
+    assert (code, last["error"]["code"]) == (4, "bad_values")
+
+
+def test_many_faces_are_said_and_the_largest_is_taken(model: Path, tmp_path: Path) -> None:
+    crowd = save(tmp_path / "crowd.png", tiny.portrait(200, 90, faces=3))
+    code, last, _said = generate(model, crowd, tmp_path / "one.png")
+    assert code == 0
+    assert any("3 faces" in text for text in last["warnings"])
+
+
+def test_alpha_is_left_out_and_said(model: Path, tmp_path: Path) -> None:
+    x_HWC = tiny.portrait()
+    glass = save(tmp_path / "glass.png", np.dstack([x_HWC, np.full(x_HWC.shape[:2], 9, np.uint8)]))
+    code, last, _said = generate(model, glass, tmp_path / "one.png")
+    assert code == 0
+    assert any("Transparency" in text for text in last["warnings"])
+
+
+def test_a_grey_picture_is_read(tmp_path: Path) -> None:
+    from caudal.runs.generation.pictures import read_picture
+
+    grey = save(tmp_path / "grey.png", tiny.portrait()[:, :, 0])
+    x_HWC = read_picture(grey, 2**30).x_HWC
+    assert x_HWC.shape == (96, 96, 3)
+    assert np.array_equal(x_HWC[..., 0], x_HWC[..., 2])
+
+
+def test_a_picture_on_its_side_stands_up(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from caudal.runs.generation.pictures import read_picture
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = save(tmp_path / "turned.jpg", tiny.portrait(120, 80), exif=exif)
+    assert read_picture(turned, 2**30).x_HWC.shape == (120, 80, 3)
+
+
+def test_a_huge_picture_is_read_small_or_refused_by_its_header(tmp_path: Path) -> None:
+    from caudal.core.errors import DoesNotFit
+    from caudal.runs.generation.pictures import read_picture
+
+    huge = np.zeros((12_000, 12_000, 3), np.uint8)
+    photo = save(tmp_path / "huge.jpg", huge, quality=20)
+    drawing = save(tmp_path / "huge.png", huge, compress_level=1)
+    del huge
+    assert max(read_picture(photo, 128 * 2**20).x_HWC.shape) == 2048
+    with pytest.raises(DoesNotFit, match="12000×12000"):
+        read_picture(drawing, 128 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--prompt", "word " * 40), "77"),
+        (("--size", "100x64"), "100 is not divisible by 8"),
+        (("--size", "large"), "no size"),
+        (("--style", "baroque"), "baroque"),
+        (("--engine", "tea"), "tea"),
+        (("--steps", "0"), "steps"),
+        (("--vram", "8GiB", "--device", "auto"), "--vram"),
+    ],
+    ids=["prompt", "size", "no size", "style", "engine", "steps", "vram"],
+)
+def test_wrong_wishes_are_usage_errors_that_name_them(
+    model: Path, face: Path, tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    code, last, _said = generate(model, face, tmp_path / "one.png", *flags)
+    assert code in (2, 6)
+    assert words in last["error"]["message"]
+    assert last["error"]["hint"]
+
+
+def copied(model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "identity", "tokenizer", "scheduler"])
+def test_a_missing_part_is_named(model: Path, face: Path, tmp_path: Path, part: str) -> None:
+    broken = copied(model, tmp_path)
+    shutil.rmtree(broken / part)
+    code, last, _said = generate(broken, face, tmp_path / "one.png")
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+    assert part in last["error"]["message"] or part == "identity"
+
+
+def test_a_truncated_file_is_found_before_anything_is_loaded(model: Path, face: Path, tmp_path: Path) -> None:
+    broken = copied(model, tmp_path)
+    path = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    code, last, _said = generate(broken, face, tmp_path / "one.png")
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+
+
+def test_an_adapter_of_other_widths_is_refused(model: Path, face: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = copied(model, tmp_path)
+    state = load_file(broken / "adapter.safetensors")
+    state["ip_adapter.9.to_k_ip.weight"] = state["ip_adapter.9.to_k_ip.weight"][:, :32].contiguous()
+    save_file(state, broken / "adapter.safetensors")
+    code, last, _said = generate(broken, face, tmp_path / "one.png")
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+
+
+class Runs:
+    """A pickle that would run code."""
+
+    def __reduce__(self) -> tuple:
+        return (print, ("it ran",))
+
+
+def test_a_pickle_with_code_is_not_opened(model: Path, face: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    import torch
+
+    torch.save({"image_proj": Runs()}, tmp_path / "evil.bin")
+    code, last, said = generate(model, face, tmp_path / "one.png", "--adapter", tmp_path / "evil.bin")
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+    assert "run code" in last["error"]["message"]
+    assert "it ran" not in said + capsys.readouterr().out
+
+
+# Converting.
+
+
+def test_a_converted_model_makes_the_same_picture_as_its_source_in_that_type(
+    model: Path, face: Path, tmp_path: Path
+) -> None:
+    code, _last, said = call("convert", model, "-o", tmp_path / "bf16", "--precision", "bf16", "--json")
+    assert code == 0, said
+    pictures = []
+    for i, folder in enumerate((model, tmp_path / "bf16")):
+        assert generate(folder, face, tmp_path / f"{i}.png", "--precision", "bf16")[0] == 0
+        pictures.append(pixels(tmp_path / f"{i}.png"))
+    assert np.array_equal(*pictures)
+    sizes = [sum(p.stat().st_size for p in f.rglob("*.safetensors")) for f in (model, tmp_path / "bf16")]
+    assert sizes[1] < 0.52 * sizes[0]
+
+
+def test_a_pickled_adapter_becomes_a_file_that_gives_the_same(
+    model: Path, face: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    flat = load_file(model / "adapter.safetensors")
+    tree: dict = {"image_proj": {}, "ip_adapter": {}}
+    for name, value in flat.items():
+        kind, _dot, rest = name.partition(".")
+        tree[kind][rest] = value
+    torch.save(tree, tmp_path / "ip-adapter.bin")
+    code, _last, _said = call(
+        "convert",
+        tmp_path / "ip-adapter.bin",
+        "-o",
+        tmp_path / "a.safetensors",
+        "--precision",
+        "fp32",
+        "--json",
+    )
+    assert code == 0
+    again = load_file(tmp_path / "a.safetensors")
+    assert again.keys() == flat.keys()
+    assert all(torch.equal(again[name], flat[name]) for name in flat)
+    assert generate(model, face, tmp_path / "one.png", "--adapter", tmp_path / "ip-adapter.bin")[0] == 0
+
+
+# The mark.
+
+
+def test_the_mark_survives_jpeg_and_is_not_seen_where_it_is_not(tmp_path: Path) -> None:
+    x_HWC, generator = smooth(), np.random.default_rng(0)
+    marked = mark(x_HWC)
+    assert np.abs(marked.astype(int) - x_HWC).max() <= 6
+    assert np.abs(marked.astype(int) - x_HWC).mean() <= 2
+    save(tmp_path / "lossy.jpg", marked, quality=80)
+    assert is_marked(marked)
+    assert is_marked(pixels(tmp_path / "lossy.jpg"))
+    for other in (
+        x_HWC,
+        generator.integers(0, 255, (512, 512, 3), dtype=np.uint8),
+        np.zeros((256, 256, 3), np.uint8),
+    ):
+        assert abs(certainty(other)) < 6
