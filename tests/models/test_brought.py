@@ -1,4 +1,4 @@
-"""Weights that come to a device module by module: the same results, and never more there than one module's."""
+"""Weights that come to a device module by module: same results, never more there than one module holds."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ import pytest
 
 import caudal
 from caudal.core.errors import DoesNotFit
-from caudal.core.units import Bytes
+from caudal.memory.cost import ProbeResult
+from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec
 from caudal.runs.verbs.plan import open_work, plan_spec, smaller_specs
 
@@ -40,22 +41,26 @@ def test_what_is_changed_is_named_and_the_nearest_comes_first(tiny_set: Path) ->
     assert [[lever.name for lever in said] for _one, said in made] == [["precision"], ["precision", "patch"]]
 
 
-@pytest.mark.timeout(200)
-def test_a_patch_is_halved_only_where_nothing_else_fits_and_it_is_a_warning(
-    tiny_set: Path, tmp_path: Path
+def test_a_patch_is_halved_where_nothing_else_fits_and_the_run_keeps_it_and_says_it(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = spec_of(tiny_set, model={"config": {"width": 40, "depth": 2, "stem": 1}})
-    with pytest.raises(DoesNotFit) as caught:
-        plan_spec(
-            RunSpec.make(spec.model_dump() | {"data": {**spec.data.model_dump(), "patch_px": 64}}),
-            most=Bytes(230 * 2**20),
-        )
-    least = int(str(caught.value.facts["needed"]))
-    made = plan_spec(spec, most=Bytes(least * 0.97))
-    assert made.asked == spec
-    assert made.spec.data.patch_px == 32
+    asked_px: list[int] = []
+
+    def too_large_for_64(request: ProbeRequest) -> ProbeResult:
+        asked_px.append(request.told["patch_px"])
+        if asked_px[-1] == 64:
+            raise DoesNotFit("no", "more", pool="ram", needed=2**40, budget=1)
+        return ask(request)
+
+    monkeypatch.setattr("caudal.runs.verbs.plan.ask", too_large_for_64)
+    spec = spec_of(tiny_set, model={"config": {"width": 8, "depth": 2}}, ram="1GiB")
+    made = plan_spec(spec)
+    assert asked_px == [64, 32]
+    assert (made.asked, made.spec.data.patch_px) == (spec, 32)
     assert any("32 px" in text for text in made.warnings)
-    assert made.memory.predicted("ram") <= least * 0.97
     result = caudal.train(made, out=tmp_path / "run")
     assert result.levers is not None
     assert result.levers["patch"] == "32"
+    assert any("32 px" in text for text in result.warnings)
+    again = plan_spec(RunSpec.from_toml(tmp_path / "run" / "spec.toml"))
+    assert again.asked.data.patch_px == 0  # the folder has the spec as it was given

@@ -127,6 +127,8 @@ def _arrangement(
         return False, ()  # a format whose files always hold many
     if part.extra or alone.fields == part.fields:
         return False, ()  # a format that knows no difference
+    if any(one.ragged for one in part.fields):
+        return False, ()  # a companion `.ends` says where each of many samples ends
     # A number beside the arrays belongs to all of the file; and a lone array may be either.
     more, many = len(alone.fields) > len(part.fields), len(part.fields) > 1
     if not more and (len(files) == 1 or many or any(len(f.shape) > 2 for f in part.fields)):

@@ -30,13 +30,15 @@ class GraphConvConfig(Frozen):
     `edge_inputs` is the number of edge features (0: none are used). With `undirected`, edges lead both ways,
     whether they are listed once or twice. With `per_node` there is an output for every node, else one for
     the graph, from its nodes by `readout`: `mean_max` is both beside each other. `heads` are those of a GAT.
-    `indicator` adds a feature for each that says where it was missing.
+    `indicator` adds a feature for each that says where it was missing. Of one large graph `neighbours` of
+    each node are drawn at the most, and as many of each of these, as far as there are layers.
     """
 
     kind: Literal["gcn", "gin", "gat", "sage"] = "gin"
     width: int = Field(32, ge=1, le=4096)
     layers: int = Field(4, ge=1, le=64)
     heads: int = Field(4, ge=1, le=64)
+    neighbours: int = Field(10, ge=1, le=1000)
     edge_inputs: int = Field(0, ge=0)
     undirected: bool = True
     readout: Literal["mean", "sum", "max", "mean_max", "attention"] = "mean_max"
@@ -74,7 +76,7 @@ class GraphConv(nn.Module):
         self.head = nn.Linear(config.width, outputs)
 
     def forward(self, graphs: Graphs) -> torch.Tensor:
-        """Scores (G, outputs), or (N, outputs) with `per_node`."""
+        """Scores (G, outputs), or (N, outputs) with `per_node`: of the nodes that are asked for."""
         if self.config.undirected:
             graphs = graphs.both_ways()
         x_NC = self.nodes(filled(graphs.x_NF, self.config.indicator))
@@ -91,6 +93,8 @@ class GraphConv(nn.Module):
                 layer(y_NC, graphs.edges_2E, edges_EC) if takes_edges else layer(y_NC, graphs.edges_2E)
             )
         x_NC = self.norm(x_NC)
+        if graphs.asked:
+            x_NC = x_NC[: graphs.asked]
         if not self.config.per_node:
             x_NC = self._readout(x_NC, graphs)
         scores: torch.Tensor = self.head(F.gelu(self.hidden(x_NC)))

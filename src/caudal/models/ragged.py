@@ -55,7 +55,8 @@ class Graphs:
     """`count` graphs as one without edges between them, as torch-geometric takes them.
 
     `x_NF` float; `edges_2E` int64, from and to, counted through all nodes; `graph_N` int64, rising, the
-    graph of each node; `attr_ED` float, or `None` where edges have no features.
+    graph of each node; `attr_ED` float, or `None` where edges have no features. Of one large graph the first
+    `asked` nodes are those that something is said of, and all others are there for them; 0: all are.
     """
 
     x_NF: torch.Tensor
@@ -63,6 +64,7 @@ class Graphs:
     graph_N: torch.Tensor
     count: int
     attr_ED: torch.Tensor | None = None
+    asked: int = 0
 
     @classmethod
     def from_joined(
@@ -138,6 +140,7 @@ class Graphs:
             self.graph_N.to(device, non_blocking=True),
             self.count,
             None if self.attr_ED is None else self.attr_ED.to(device, non_blocking=True),
+            self.asked,
         )
 
 

@@ -29,7 +29,6 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
     Raises:
         DoesNotFit: so it is.
     """
-    import torch
 
     from caudal.memory.trace import peak_bytes
     from caudal.models import weights

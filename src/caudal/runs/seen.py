@@ -112,6 +112,7 @@ def _scenes(loaded: Loaded, data: str, most: int) -> Iterator[Seen]:
 
 def _samples(model: Any, data: str, labels: str | None, most: int) -> Iterator[Seen]:
     from caudal.runs.work.kind import Statistics
+    from caudal.runs.work.pictures import bands_last
     from caudal.runs.work.set_stream import scoring_batches
 
     opened, spec = model.open(data, labels, lambda _done, _total: None)
@@ -130,7 +131,7 @@ def _samples(model: Any, data: str, labels: str | None, most: int) -> Iterator[S
         for batch in stream:
             x_BCHW, truth_B = prepare(batch, slice(0, 1))
             number = int(batch.samples[0])
-            picture = np.array(batch.numpy(field)[0])
+            picture = np.array(bands_last(batch.numpy(field))[0])
             if picture.dtype != np.uint8 or picture.shape[2] != 3:
                 bands = paint.composite_bands((), picture.shape[2])
                 picture = paint.stretched(picture[:, :, list(bands)], None)

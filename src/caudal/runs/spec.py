@@ -87,7 +87,7 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"name": "residual"},
         "data": {"normalize": "picture"},
         "training": {
-            "steps": 1500,
+            "steps": 800,
             "batch": 16,
             "learning_rate": 1e-3,
             "weight_decay": 0.3,
@@ -102,11 +102,13 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {
             "steps": 400,
             "batch": 32,
-            "learning_rate": 2e-3,
-            "weight_decay": 0.02,
+            "learning_rate": 5e-3,
+            "weight_decay": 0.2,
             "patience": 0,
+            "keep": "last",
             "precision": "fp32",
         },
+        "augmentation": {"noise": 0.2},
     },
     "graph": {
         "model": {"name": "graph_conv"},

@@ -134,7 +134,7 @@ def test_ragged_sequences_are_learned_whatever_the_micro_batch(series: Path, tmp
     assert metrics["auroc"] > 0.95
     losses = _losses(tmp_path / "run")
     plan = caudal.plan(made, ram="1GiB")
-    small = plan.model_copy(update={"micro_batch": 2})
+    small = plan.model_copy(update={"point": plan.point.model_copy(update={"micro_batch": 2})})
     caudal.train(small, out=tmp_path / "small")
     np.testing.assert_allclose(_losses(tmp_path / "small"), losses, rtol=1e-3, atol=1e-5)
 

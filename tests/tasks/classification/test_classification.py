@@ -218,3 +218,20 @@ def test_the_temperature_makes_too_sure_probabilities_honest() -> None:
 def test_probabilities_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(BadValues, match="1 of 4"):
         scored(np.array([[0.5, 0.5], [np.nan, 0.5]], np.float32), np.array([0, 1]))
+
+
+def test_tiny_groups_are_named_and_have_an_interval_that_shows_it() -> None:
+    draw = np.random.default_rng(0)
+    truth = np.arange(80) % 2
+    p = draw.random((80, 1)).astype(np.float32)
+    scorer = ClassificationScorer(("a", "b"))
+    site = ["few"] * 6 + ["many"] * 70 + ["one class"] * 4
+    truth[76:] = 0
+    scorer.add(np.concatenate([1 - p, p], 1), truth, {"site": site})
+    (said,) = [text for text in scorer.warnings() if "Groups with fewer" in text]
+    assert "site few" in said
+    assert "many" not in said
+    assert "one class" not in said
+    rows = {row["value"]: row for row in scorer.tables()["groups"]}
+    assert rows["few"]["high"] - rows["few"]["low"] > rows["many"]["high"] - rows["many"]["low"]
+    assert rows["one class"]["low"] is None

@@ -15,6 +15,7 @@ SAMPLE_READERS = Registry(
         "npz": "caudal.data.sample_files.npz:NpzReader",
         "safetensors": "caudal.data.sample_files.safetensors:SafetensorsReader",
         "torch": "caudal.data.sample_files.torch_file:TorchReader",
+        "hdf5": "caudal.data.sample_files.hdf5:Hdf5Reader",
         "table": "caudal.data.sample_files.table:TableReader",
         "graph_lines": "caudal.data.sample_files.graph_lines:GraphLinesReader",
         "tu": "caudal.data.sample_files.tu:TuReader",

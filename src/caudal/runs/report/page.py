@@ -20,10 +20,13 @@ from caudal.runs.report import axes, paint
 from caudal.runs.report.curves import curves
 from caudal.runs.report.example import Example
 from caudal.runs.report.examples import draw_examples
+from caudal.runs.report.held_out import CLASS_FIGURES, HeldOut, held_out
 from caudal.runs.report.odd_examples import draw_odd_examples
 from caudal.runs.report.promise import POOLS, pool_page, promises
 from caudal.runs.report.story import Story
 from caudal.runs.report.words import is_count, metric_name, outcome_word
+from caudal.runs.work.normal_choice import AUTO
+from caudal.tasks.base import Metrics
 
 
 def render(story: Story) -> str:
@@ -37,6 +40,8 @@ def render(story: Story) -> str:
     )
     env.globals["_"] = _
     examples, why = _examples(story)
+    of_samples = story.plan is not None and isinstance(story.plan.facts, SetFacts)
+    seen = held_out(story.folder)
     return env.get_template("page.html.j2").render(
         language=language(),
         version=__version__,
@@ -53,8 +58,10 @@ def render(story: Story) -> str:
         promises=promises(story),
         acts=[(axes.seconds(at), words) for at, words in story.acts],
         charts=curves(story),
-        scalars=_scalars(story),
-        classes=_classes(story),
+        of_samples=of_samples,
+        held_out=seen,
+        scalars=_scalars(story, seen),
+        classes=_classes(story, seen),
         examples=[_shown(number, example) for number, example in enumerate(examples, 1)],
         no_examples=why,
         legend=_legend(story),
@@ -76,14 +83,26 @@ def _headline(story: Story) -> dict[str, str] | None:
     """The one figure that says how good the model is, and on what it was measured."""
     name = story.headline
     if story.metrics_are_final:
-        images = story.metrics.get("images")
-        where = _("mean over {count} held-out images").format(count=axes.grouped(images)) if images else ""
+        where = _scored_on(story.metrics, name)
         return {"name": metric_name(name), "value": axes.figure(story.metrics.get(name)), "where": where}
     best = story.best or (story.scores[-1] if story.scores else None)
     if best is None:
         return None
     where = _("best so far, at step {step}, on held-out windows").format(step=axes.grouped(best.step))
     return {"name": metric_name(name), "value": axes.figure(best.metrics.get(name)), "where": where}
+
+
+def _scored_on(metrics: Metrics, name: str) -> str:
+    """What a final figure is of, and how sure it is where that is known."""
+    images, samples = metrics.get("images"), metrics.get("samples")
+    if images:
+        return _("mean over {count} held-out images").format(count=axes.grouped(images))
+    where = _("on {count} held-out samples").format(count=axes.grouped(samples)) if samples else ""
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    if low is None or high is None:
+        return where
+    spread = _("95 %: {low} to {high}").format(low=axes.figure(low), high=axes.figure(high))
+    return f"{where}; {spread}" if where else spread
 
 
 def _facts(story: Story) -> list[tuple[str, str, str]]:
@@ -124,8 +143,18 @@ def _about(story: Story) -> list[tuple[str, str]]:
             ),
             (_("Device"), f"{plan.device}, {plan.precision}"),
         ]
-    rows.append((_("Model"), spec.model.name))
+    rows.append((_("Model"), _model_name(story)))
     return rows
+
+
+def _model_name(story: Story) -> str:
+    """The model; where the spec left it open, the one that was taken."""
+    named = story.spec.model.name
+    card = story.folder.model / "model.json"  # its room would bring torch
+    if named != AUTO or not card.is_file():
+        return named
+    taken = story.folder.read_json(card)["architecture"]
+    return _("{model} (chosen by the data at hand)").format(model=taken)
 
 
 def _final(story: Story) -> dict[str, float | None]:
@@ -139,18 +168,27 @@ def _class_names(story: Story) -> list[str]:
     return [key.removeprefix("support_") for key in _final(story) if key.startswith("support_")]
 
 
-def _scalars(story: Story) -> list[tuple[str, str]]:
-    """Figures over all classes: name and value."""
+def _scalars(story: Story, seen: HeldOut) -> list[tuple[str, str]]:
+    """Figures over all classes: name and value. Those of groups have a table of their own."""
+    of_groups = {f"auroc_{column}_{value}" for column, value, *_figures in seen.groups}
     tails = tuple(f"_{name}" for name in _class_names(story))
+    of_samples = story.plan is not None and isinstance(story.plan.facts, SetFacts)
     return [
-        (metric_name(key), axes.grouped(value) if is_count(key) and value is not None else axes.figure(value))
+        (
+            metric_name(key, of_samples),
+            axes.grouped(value) if is_count(key) and value is not None else axes.figure(value),
+        )
         for key, value in _final(story).items()
-        if not (tails and key.endswith(tails))
+        if not (tails and key.endswith(tails)) and key not in of_groups
     ]
 
 
-def _classes(story: Story) -> dict[str, Any] | None:
+def _classes(story: Story, seen: HeldOut) -> dict[str, Any] | None:
     """Figures of each class as a table: columns, rows, whether one has no figure."""
+    if seen.by_class:
+        missing = any("—" in figures for _name, figures, _samples in seen.by_class)
+        columns = [metric_name(key) for key in CLASS_FIGURES]
+        return {"columns": columns, "rows": seen.by_class, "missing": missing}
     metrics, names = _final(story), _class_names(story)
     if not names:
         return None

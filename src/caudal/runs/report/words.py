@@ -5,8 +5,10 @@ from __future__ import annotations
 from caudal.core.messages import _
 
 
-def metric_name(key: str) -> str:
-    """A metric's name in a table."""
+def metric_name(key: str, of_samples: bool = False) -> str:
+    """A metric's name in a table; `of_samples`: not of pixels."""
+    if of_samples and key == "accuracy":
+        return _("Share of samples that are right")
     names = {
         "iou": _("IoU"),
         "dice": _("Dice"),
@@ -22,7 +24,7 @@ def metric_name(key: str) -> str:
 
 def is_count(key: str) -> bool:
     """Whether a metric counts things."""
-    return key == "images" or key.startswith("support")
+    return key in ("images", "samples") or key.startswith("support")
 
 
 def outcome_word(outcome: str) -> str:

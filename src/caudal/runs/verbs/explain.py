@@ -19,6 +19,7 @@ from caudal.data.pairs import images_in
 from caudal.data.paths import local_path
 from caudal.data.readers import reader_for
 from caudal.memory.meters import Watch, charged_bytes
+from caudal.runs.loaded import is_of_samples
 from caudal.runs.machine import ram_budget
 from caudal.runs.report.curves import curves
 from caudal.runs.report.explanation import Calibration, ClassProbability, ExplainedImage, write_explanations
@@ -46,6 +47,9 @@ def explain(
 ) -> Result:
     """Explain what the model of `run` sees in a picture, or in the first `most` of a folder.
 
+    Of a model of sequences or graphs: which steps or nodes spoke for what it says of the first `most`
+    samples; `out` is then a page (.html) or a table (.csv).
+
     `out` is a page (.html), or for one picture a figure (.png). `methods` are of gradcam, hirescam,
     integrated_gradients, occlusion. `target` is the class to explain, by default the one that was seen.
     `masks` holds a mask for each picture, where the reason should lie: above 0.
@@ -59,12 +63,14 @@ def explain(
     began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
     page = local_path(str(out), must_exist=False)
+    folder = local_path(str(run))
+    if (model := _of_places(folder, device or "auto")) is not None:
+        return _explain_places(model, run, images, page, target, labels, most, budget, began)
     if page.suffix not in (".html", ".png"):
         raise UsageError(
             _("An explanation is a page or a figure, and {path} is no name for one.").format(path=page),
             _("Give a .html, or for one picture a .png, with -o."),
         )
-    folder = local_path(str(run))
     with Watch() as watch:
         eyes = open_eyes(folder, device or "auto")
         needed = Bytes(charged_bytes() + _WORK_BYTES)
@@ -96,6 +102,55 @@ def explain(
         predicted_bytes={"ram": int(needed), "vram": 0},
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
+    )
+
+
+def _of_places(folder: Path, device: str) -> Any:
+    """The model, if it is one of sequences or graphs."""
+    if not is_of_samples(folder):
+        return None
+    from caudal.runs.steps_and_nodes import PLACED
+    from caudal.runs.work.set_model import SetModel
+
+    model = SetModel.load(folder, device)
+    return model if model.card.task in PLACED else None
+
+
+def _explain_places(
+    model: Any,
+    run: str | Path,
+    data: str | Path,
+    page: Path,
+    target: str | None,
+    labels: str | Path | None,
+    most: int,
+    budget: Bytes,
+    began: float,
+) -> Result:
+    from caudal.runs.steps_and_nodes import check_page, explain_rows
+
+    check_page(page)
+    with Watch() as watch:
+        figures, predicted, warnings = explain_rows(
+            model,
+            str(data),
+            page,
+            title=local_path(str(run)).resolve().name,
+            target=target,
+            labels=str(labels) if labels else None,
+            most=most,
+            budget=budget,
+        )
+    return Result(
+        verb="explain",
+        run=str(run),
+        output=str(page),
+        metrics=figures,
+        budget_bytes={"ram": int(budget), "vram": 0},
+        predicted_bytes={"ram": int(predicted), "vram": 0},
+        peak_bytes={"ram": int(watch.peak), "vram": 0},
+        seconds=time.monotonic() - began,
+        warnings=tuple(warnings),
     )
 
 

@@ -1,4 +1,4 @@
-"""`plan`: what a run will hold, before anything of it is loaded. Headers are read, no pixel."""
+"""`plan`: what a run will hold, before anything of it is loaded. Headers are read; more says `Work.open`."""
 
 from __future__ import annotations
 

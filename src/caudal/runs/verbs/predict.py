@@ -76,6 +76,10 @@ def predict(
         )
     with Watch() as watch:
         loaded = load_model(folder, device or "auto", budget)
+        if not single:
+            # What cannot be predicted leaves no empty folder behind.
+            loaded.check_bands(reader_for(paths[0]).header(paths[0]).bands, paths[0])
+            target.mkdir(parents=True, exist_ok=True)
         warnings, predicted, pixels, seconds = list(loaded.warnings), 0, 0, 0.0
         coverage: list[float] = []
         tiles: set[int] = set()
@@ -152,7 +156,6 @@ def _names(paths: list[Location], folder: Path) -> list[Path]:
             _("{path} is a file, and several inputs need a folder.").format(path=folder),
             _("Give a folder with -o."),
         )
-    folder.mkdir(parents=True, exist_ok=True)
     names = [folder / f"{path.stem}.tif" for path in paths]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

@@ -17,12 +17,21 @@ from caudal.data.sample_set import SampleSet
 from caudal.data.sample_values import field_of
 from caudal.runs.samples import open_set
 from caudal.runs.spec import RunSpec
-from caudal.runs.work.features import Moments, Scaling
+from caudal.runs.work.encoding import Encoding, find_kinds, kinds_note
+from caudal.runs.work.features import Features, Moments, Scaling
 from caudal.runs.work.kind import Inputs, SampleTask, Statistics
+from caudal.runs.work.one_graph_kind import (
+    graph_folder,
+    nodes_of,
+    of_one_graph,
+    one_graph_inputs,
+    one_graph_statistics,
+    prepare_trees,
+)
 from caudal.runs.work.series import (
+    Watched,
     longest_of,
     missing_words,
-    scaler,
     some_batches,
     target_of,
     thresholds_of,
@@ -52,12 +61,17 @@ class Graphs:
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
         """See `Kind.open_set`."""
+        nodes = nodes_of(spec.data.images[0])
+        if nodes is not None:
+            return open_set(nodes, "rows", None, False, spec.data.threads, tick)
         return open_set(
             spec.data.images[0], spec.data.samples, None, False, spec.data.threads, tick, tolerant=True
         )
 
     def inputs(self, samples: SampleSet, besides: frozenset[str]) -> Inputs:
         """See `Kind.inputs`."""
+        if (folder := graph_folder(samples)) is not None:
+            return one_graph_inputs(folder)
         nodes, edges = field_of(samples, NODES), field_of(samples, EDGES)
         if nodes is None or edges is None or not (nodes.ragged and edges.ragged):
             raise DataError(
@@ -68,24 +82,33 @@ class Graphs:
         used = attributes is not None and attributes.ragged and ATTRIBUTES not in besides
         of_nodes = max(1, int(np.prod(nodes.row_shape)))
         of_edges = max(1, int(np.prod(attributes.row_shape))) if used and attributes is not None else 0
+        columns = {NODES: of_nodes, ATTRIBUTES: of_edges} if of_edges else {NODES: of_nodes}
+        kinds = {name: find_kinds(samples, (name,), count) for name, count in columns.items()}
         return Inputs(
             fields=(NODES, EDGES, ATTRIBUTES) if used else (NODES, EDGES),
-            count=of_nodes,
+            count=Encoding(of_nodes, kinds[NODES]).width,
             shape=_("graphs of {nodes} features a node, {edges} an edge").format(
                 nodes=of_nodes, edges=of_edges
             ),
-            config={"edge_inputs": of_edges},
+            config={"edge_inputs": Encoding(of_edges, kinds[ATTRIBUTES]).width if of_edges else 0},
+            notes=tuple(note for name in kinds for note in kinds_note(name, kinds[name])),
+            kinds={name: found for name, found in kinds.items() if found},
+            stored=(of_nodes, of_edges),
         )
 
     def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
         """See `Kind.statistics`: from some thousand graphs."""
-        nodes = Moments(inputs.count)
-        edges = Moments(inputs.config["edge_inputs"]) if ATTRIBUTES in inputs.fields else None
+        if (folder := graph_folder(samples)) is not None:
+            scaling = one_graph_statistics(folder, seed)
+            made = GraphScaling(nodes=scaling)
+            return Statistics(values=made.model_dump(mode="json"), warnings=missing_words(scaling))
+        of_nodes, of_edges = inputs.stored
+        nodes = Moments(of_nodes, inputs.kinds.get(NODES, ()))
+        edges = Moments(of_edges, inputs.kinds.get(ATTRIBUTES, ())) if of_edges else None
         for batch in some_batches(samples, threads, seed):
-            nodes.add(_values(batch, NODES).reshape(-1, inputs.count).astype(np.float64))
+            nodes.add(_values(batch, NODES).reshape(-1, of_nodes).astype(np.float64))
             if edges is not None:
-                values = _values(batch, ATTRIBUTES)
-                edges.add(values.reshape(-1, inputs.config["edge_inputs"]).astype(np.float64))
+                edges.add(_values(batch, ATTRIBUTES).reshape(-1, of_edges).astype(np.float64))
         made = GraphScaling(nodes=nodes.result(), edges=edges.result() if edges is not None else None)
         return Statistics(values=made.model_dump(mode="json"), warnings=missing_words(made.nodes))
 
@@ -116,23 +139,30 @@ class Graphs:
         samples: int,
     ) -> Callable[[Batch, slice], tuple[Any, Any]]:
         """See `Kind.prepare`: the model's `Graphs`, and the truth of each or of its nodes."""
+        if of_one_graph(inputs):
+            return prepare_trees(spec, inputs, sought, statistics, device, training)
         import torch
 
         from caudal.models import ragged
         from caudal.tasks.graph.task import NodeTruth
 
         made = GraphScaling.model_validate(statistics.values) if statistics is not None else None
-        of_nodes = scaler(made.nodes if made else None, inputs.count)
-        of_edges = scaler(made.edges if made else None, int(inputs.config["edge_inputs"]))
+        columns, edge_columns = inputs.stored
+        of_nodes = Features(made.nodes if made else None, columns, inputs.kinds.get(NODES, ()))
+        of_edges = (
+            Features(made.edges if made else None, edge_columns, inputs.kinds.get(ATTRIBUTES, ()))
+            if edge_columns
+            else None
+        )
 
         def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
             nodes, edges = batch.numpy(NODES), batch.numpy(EDGES)
             attributes = None
-            if ATTRIBUTES in inputs.fields:
-                values = batch.numpy(ATTRIBUTES).values.reshape(-1, inputs.config["edge_inputs"])
+            if of_edges is not None:
+                values = batch.numpy(ATTRIBUTES).values.reshape(-1, edge_columns)
                 attributes = torch.from_numpy(of_edges(values))
             graphs = ragged.Graphs.from_rows(
-                torch.from_numpy(of_nodes(nodes.values.reshape(-1, inputs.count))),
+                torch.from_numpy(of_nodes(nodes.values.reshape(-1, columns))),
                 torch.from_numpy(np.array(nodes.ends)),
                 torch.from_numpy(np.array(edges.values)),
                 torch.from_numpy(np.array(edges.ends)),
@@ -142,10 +172,13 @@ class Graphs:
             truth = torch.from_numpy(sought.truth(batch, np.arange(batch.size)[part])).to(device)
             return graphs, NodeTruth(truth, graphs.graph_N, graphs.count) if sought.per_row else truth
 
-        return prepare
+        encodings = (of_nodes.encode,) if of_edges is None else (of_nodes.encode, of_edges.encode)
+        return Watched(prepare, encodings)
 
     def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
-        """See `Kind.parts`: by nodes and edges together."""
+        """See `Kind.parts`: by nodes and edges together; trees of one graph are about as large."""
+        if of_one_graph(inputs):
+            return None
         largest = self.largest(samples, inputs, 1)
         most = int(samples.rows(NODES, largest)[0] + samples.rows(EDGES, largest)[0])
 
@@ -157,6 +190,8 @@ class Graphs:
 
     def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
         """See `Kind.largest`: those with most edges."""
+        if of_one_graph(inputs):
+            return np.arange(min(count, len(samples)), dtype=np.int64)
         return longest_of(samples, EDGES, count)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from caudal.core.config import Frozen
 from caudal.data.batches import Batch
+from caudal.data.glance import Glance
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.runs.spec import RunSpec
@@ -26,7 +27,8 @@ class Inputs(Frozen):
     """What of a sample goes into the model: `fields`, `count` numbers (bands, features) each place.
 
     `config` are keys of the model's configuration that the data decide. `steps` is how many places a sample
-    has where all have as many.
+    has where all have as many. `kinds` are, by field, the values that a column of it is told apart by
+    (`encoding`), where any is; `count` then are the numbers that it becomes, and `stored` those in the files.
     """
 
     fields: tuple[str, ...]
@@ -35,6 +37,13 @@ class Inputs(Frozen):
     config: dict[str, Any] = Field(default_factory=dict)
     steps: int = 0
     notes: tuple[str, ...] = ()
+    kinds: dict[str, tuple[tuple[float, ...], ...]] = Field(default_factory=dict)
+    stored: tuple[int, ...] = ()
+
+    def fits(self, other: Inputs) -> bool:
+        """Whether a model that was made for one takes the other."""
+        columns = (self.stored or (self.count,), other.stored or (other.count,))
+        return self.fields == other.fields and columns[0] == columns[1]
 
 
 class Statistics(Frozen):
@@ -64,6 +73,15 @@ class Scorer(Protocol):
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Tables for the report, by name."""
+        ...
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """What prepares batches and has something to say of them when all went through."""
+
+    def warnings(self) -> list[str]:
+        """What must be said beside what was made of them."""
         ...
 
 
@@ -135,4 +153,13 @@ class Kind(Protocol):
 
     def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
         """Numbers of the `count` samples that take most in the model, in growing order."""
+        ...
+
+
+@runtime_checkable
+class Glancing(Protocol):
+    """A `Kind` of whose samples more is seen at a glance than what is learned from."""
+
+    def glance(self, samples: SampleSet, inputs: Inputs, members: Ints, threads: int) -> Glance | None:
+        """What the samples `members` show at a glance; `None` where that would take too long."""
         ...

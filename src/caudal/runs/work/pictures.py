@@ -11,7 +11,11 @@ from caudal.core.errors import BadValues, DataError
 from caudal.core.messages import _
 from caudal.core.seeds import generator
 from caudal.data.batches import Batch
-from caudal.data.sample_files.base import Ints
+from caudal.data.glance import Glance, glance
+from caudal.data.locations import list_files
+from caudal.data.sample_files.base import Array, Ints
+from caudal.data.sample_files.chips import ChipReader
+from caudal.data.sample_index import index_samples, labels_from_folders
 from caudal.data.sample_set import SampleSet
 from caudal.runs.samples import open_set
 from caudal.runs.spec import RunSpec
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 _LOOKED_AT = 512  # pictures
 _PIXELS = 2000  # of each
 _STRAIGHT = 1e-4
+_FEW_BANDS = 16
+_SAYING_ONE = 50  # pictures
+_PHOTOGRAPHS = (".jpg", ".jpeg", ".png")
 
 
 class Pictures:
@@ -37,21 +44,39 @@ class Pictures:
     takes_groups: ClassVar[bool] = True
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
-        """See `Kind.open_set`: pictures are brought to one size, which no model can learn from then."""
-        side = spec.data.image_px
-        return open_set(
-            spec.data.images[0], spec.data.samples, (side, side), True, spec.data.threads, tick, tolerant=True
-        )
+        """See `Kind.open_set`: pictures are brought to one size, which no model can learn from then.
+
+        Arrays keep the size that they have.
+        """
+        data, side, threads = spec.data.images[0], spec.data.image_px, spec.data.threads
+        names = [name.lower() for name, _size in list_files(data, (*_PHOTOGRAPHS, *ChipReader.suffixes))]
+        chips = sum(name.endswith(ChipReader.suffixes) for name in names)
+        if chips and chips < len(names):
+            raise DataError(
+                _("{path} holds photographs and TIFF files.").format(path=data),
+                _("Give a folder with pictures of one format."),
+            )
+        if chips:
+            found = index_samples(data, "file", ChipReader(side), threads, tick, tolerant=True)
+            return labels_from_folders(found) or found
+        size = (side, side) if names else None
+        return open_set(data, spec.data.samples, size, bool(names), threads, tick, tolerant=bool(names))
+
+    def glance(self, samples: SampleSet, inputs: Inputs, members: Ints, threads: int) -> Glance | None:
+        """See `Glancing.glance`."""
+        return glance(samples, inputs.fields[0], members, threads, bands_last)
 
     def inputs(self, samples: SampleSet, besides: frozenset[str]) -> Inputs:
         """See `Kind.inputs`."""
-        found = [f for f in samples.fields if f.name not in besides and not f.ragged and len(f.shape) == 3]
+        found = [
+            f for f in samples.fields if f.name not in besides and not f.ragged and len(f.shape) in (2, 3)
+        ]
         if len(found) != 1:
             raise DataError(
                 _("{path} holds no pictures, or several fields of them.").format(path=samples.root),
-                _("Give a folder of JPEG or PNG files, in a folder for each class or with a CSV."),
+                _("Give a folder of JPEG, PNG or TIFF files, in a folder for each class or with a CSV."),
             )
-        height, width, bands = found[0].row_shape
+        height, width, bands = bands_last(np.empty((0, *found[0].row_shape))).shape[1:]
         return Inputs(fields=(found[0].name,), count=bands, shape=f"{height}×{width}×{bands}")
 
     def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
@@ -64,7 +89,7 @@ class Pictures:
         gathered = Gathered(1, inputs.count)
         with scoring_batches(samples.only(chosen), 16, threads) as stream:
             for batch in stream:
-                for x_HWC in batch.numpy(inputs.fields[0]):
+                for x_HWC in bands_last(batch.numpy(inputs.fields[0])):
                     x_NC = x_HWC.reshape(-1, inputs.count)
                     some = draw.integers(0, len(x_NC), min(_PIXELS, len(x_NC)))
                     gathered.add(0, x_NC[some].astype(np.float32))
@@ -115,9 +140,15 @@ class Pictures:
         )
 
     def choose(self, scorer: Any) -> dict[str, Any]:
-        """See `Kind.choose`: the temperature that makes probabilities mean what they say."""
-        temperature = scorer.result()["temperature"]
-        return {} if temperature is None else {"temperature": temperature}
+        """See `Kind.choose`: the temperature that makes probabilities mean what they say.
+
+        Of few pictures it would be chance: it is drawn towards 1, as if that many others had said so.
+        """
+        figures = scorer.result()
+        temperature, count = figures["temperature"], figures["samples"]
+        if temperature is None:
+            return {}
+        return {"temperature": float(temperature ** (count / (count + _SAYING_ONE)))}
 
     def prepare(
         self,
@@ -135,18 +166,22 @@ class Pictures:
         from caudal.core.labels import IGNORE
         from caudal.data.augment import augment
         from caudal.data.normalize import Normalization, normalize
+        from caudal.runs.work.picture_input import by_picture
 
         made = (
             Normalization.model_validate(statistics.values)
             if statistics is not None
             else Normalization.plain(inputs.count)
         )
-        tables = made.tables(device)
+        tables, alone = made.tables(device), spec.data.normalize == "picture"
         (field,) = inputs.fields
 
         def prepare(batch: Batch, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            x_BHWC = torch.from_numpy(batch.numpy(field)[part]).to(device, non_blocking=True)
-            x_BCHW = normalize(x_BHWC, torch.zeros(len(x_BHWC), dtype=torch.int64, device=device), tables)
+            x_BHWC = torch.from_numpy(bands_last(batch.numpy(field)[part])).to(device, non_blocking=True)
+            if alone:
+                x_BCHW = by_picture(x_BHWC)
+            else:
+                x_BCHW = normalize(x_BHWC, torch.zeros(len(x_BHWC), dtype=torch.int64, device=device), tables)
             y_B = torch.from_numpy(sought.truth(batch, np.arange(batch.size)[part]))
             if training:
                 keys = batch.samples[part] + batch.epoch * samples
@@ -162,6 +197,15 @@ class Pictures:
     def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
         """See `Kind.largest`: any."""
         return np.arange(min(count, len(samples)), dtype=np.int64)
+
+
+def bands_last(x: Array) -> Array:
+    """Pictures (N, H, W, C): as they are, of grey ones (N, H, W), or of ones with their few bands first."""
+    if x.ndim == 3:
+        return x[..., None]
+    bands, height, width = x.shape[1:]
+    first = bands <= _FEW_BANDS < min(height, width)
+    return np.moveaxis(x, 1, -1) if first else x
 
 
 def _some(samples: SampleSet, draw: np.random.Generator) -> Ints:

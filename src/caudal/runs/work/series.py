@@ -11,13 +11,16 @@ import numpy as np
 from caudal.core.errors import DataError
 from caudal.core.messages import _
 from caudal.core.seeds import generator
+from caudal.core.units import MIB
+from caudal.data.augment_rows import augment_rows
 from caudal.data.batches import Batch
 from caudal.data.length_buckets import by_length, length_parts
 from caudal.data.sample_files.base import Field, Ints
 from caudal.data.sample_set import SampleSet
 from caudal.runs.samples import open_set
 from caudal.runs.spec import RunSpec
-from caudal.runs.work.features import Moments, Scaling
+from caudal.runs.work.encoding import Encoding, find_kinds, kinds_note
+from caudal.runs.work.features import Features, Moments, Scaling
 from caudal.runs.work.kind import Inputs, SampleTask, Statistics
 from caudal.runs.work.set_stream import scoring_batches
 from caudal.runs.work.sought import Sought, joined
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 NAMES = ("x", "sequence", "series", "features", "signal", "data", "inputs", "input")
 LOOKED_AT = 4096  # samples
+LOOKED_AT_LEAST = 64
+_LOOKED_AT_BYTES = 512 * MIB
+_AT_ONCE_BYTES = 8 * MIB
 _ENOUGH = 50  # samples of each class
 
 
@@ -54,20 +60,20 @@ class Series:
             return _columns(samples, others)
         one = found[0]
         count = math.prod(one.row_shape if one.ragged else one.row_shape[1:])
-        if one.ragged:
-            shape = _("sequences of {count} features").format(count=count)
-            return Inputs(fields=(one.name,), count=count, shape=shape)
-        steps = int(one.shape[0] or 0)
-        shape = _("{steps} steps of {count} features").format(steps=steps, count=count)
-        return Inputs(fields=(one.name,), count=count, shape=shape, steps=steps)
+        steps = 0 if one.ragged else int(one.shape[0] or 0)
+        shape = _("sequences of {count} features").format(count=count)
+        if steps:
+            shape = _("{steps} steps of {count} features").format(steps=steps, count=count)
+        return _encoded(samples, (one.name,), count, shape, steps)
 
     def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
         """See `Kind.statistics`: from some thousand samples."""
-        moments = Moments(inputs.count)
+        columns = inputs.stored[0]
+        moments = Moments(columns, inputs.kinds.get(inputs.fields[0], ()))
         for batch in some_batches(samples, threads, seed):
             whole = slice(0, batch.size)
             rows = _beside(batch, inputs, whole) if inputs.steps else batch.numpy(inputs.fields[0]).values
-            moments.add(rows.reshape(-1, inputs.count).astype(np.float64))
+            moments.add(rows.reshape(-1, columns).astype(np.float64))
         scaling = moments.result()
         return Statistics(values=scaling.model_dump(mode="json"), warnings=missing_words(scaling))
 
@@ -102,24 +108,37 @@ class Series:
 
         from caudal.models.ragged import Sequences, step_targets
 
-        scale = scaler(Scaling.model_validate(statistics.values) if statistics else None, inputs.count)
+        columns = inputs.stored[0]
+        scaling = Scaling.model_validate(statistics.values) if statistics else None
+        scale = Features(scaling, columns, inputs.kinds.get(inputs.fields[0], ()))
+
+        def changed(rows: Any, lengths: Ints, batch: Batch, chosen: Ints) -> Any:
+            if not training:
+                return rows
+            number, free = scale.encode.is_number, not sought.per_row
+            samples = batch.samples[chosen]
+            return augment_rows(
+                rows, lengths, number, spec.augmentation, spec.seed, batch.epoch, samples, free
+            )
 
         def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
             chosen = np.arange(batch.size)[part]
             if inputs.steps:
-                x = Sequences.of_one_length(torch.from_numpy(scale(_beside(batch, inputs, part))))
+                rows = _beside(batch, inputs, part).reshape(-1, columns)
+                lengths = np.full(len(chosen), inputs.steps)
             else:
                 ragged = batch.numpy(inputs.fields[0])
                 chosen = by_length(ragged.lengths)[part] if training else chosen
-                ends = np.cumsum(ragged.lengths[chosen])
-                rows = joined(ragged, chosen).reshape(-1, inputs.count)
-                x = Sequences.from_rows(torch.from_numpy(scale(rows)), torch.from_numpy(ends))
+                lengths = ragged.lengths[chosen]
+                rows = joined(ragged, chosen).reshape(-1, columns)
+            rows = changed(scale(rows), lengths, batch, chosen)
+            x = Sequences.from_rows(torch.from_numpy(rows), torch.from_numpy(np.cumsum(lengths)))
             y = torch.from_numpy(sought.truth(batch, chosen))
             if sought.per_row:
                 y = step_targets(y, torch.cumsum(x.lengths_B, 0))
             return x.to(device), y.to(device, non_blocking=True)
 
-        return prepare
+        return Watched(prepare, (scale.encode,))
 
     def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
         """See `Kind.parts`: alike in length, so that little is padding, which counts too."""
@@ -152,21 +171,29 @@ def longest_of(samples: SampleSet, name: str, count: int) -> Ints:
 def some_batches(samples: SampleSet, threads: int, seed: int) -> Iterator[Batch]:
     """Batches of some thousand of the samples, drawn at random."""
     members = samples.chosen.samples if samples.chosen else np.arange(len(samples))
-    drawn = generator(seed, "look").permutation(len(members))[:LOOKED_AT]
-    with scoring_batches(samples.only(np.sort(members[drawn]).astype(np.int64)), 64, threads) as stream:
+    enough = LOOKED_AT_LEAST + int(_LOOKED_AT_BYTES * len(samples) / max(1, samples.total_bytes))
+    drawn = generator(seed, "look").permutation(len(members))[: min(LOOKED_AT, enough)]
+    chosen = samples.only(np.sort(members[drawn]).astype(np.int64))
+    at_once = max(1, min(64, int(_AT_ONCE_BYTES / max(1, chosen.largest_bytes(1)[0]))))
+    with scoring_batches(chosen, at_once, threads) as stream:
         yield from stream
 
 
-def scaler(scaling: Scaling | None, features: int) -> Callable[[Any], Any]:
-    """What takes features (…, F) to mean 0 and deviation 1, float32; unknown ones stay NaN."""
-    if scaling is None:
-        return lambda rows: np.array(rows, np.float32)
-    means, deviations = np.array(scaling.means), np.array(scaling.deviations)
+class Watched:
+    """What prepares batches, and says at the end which values nobody had seen in training."""
 
-    def scale(rows: Any) -> Any:
-        return ((rows.reshape(*rows.shape[:-1], features) - means) / deviations).astype(np.float32)
+    def __init__(
+        self, prepare: Callable[[Batch, slice], tuple[Any, Any]], encodings: tuple[Encoding, ...]
+    ) -> None:
+        self._prepare, self._encodings = prepare, encodings
 
-    return scale
+    def __call__(self, batch: Batch, part: slice) -> tuple[Any, Any]:
+        """Input and target."""
+        return self._prepare(batch, part)
+
+    def warnings(self) -> list[str]:
+        """See `Watchful`."""
+        return [text for one in self._encodings for text in one.warnings()]
 
 
 def missing_words(scaling: Scaling) -> tuple[str, ...]:
@@ -221,7 +248,22 @@ def _columns(samples: SampleSet, others: list[Field]) -> Inputs:
         count=len(names), first=names[0], last=names[-1]
     )
     shape = _("{steps} steps of {count} features").format(steps=len(names), count=1)
-    return Inputs(fields=names, count=1, shape=shape, steps=len(names), notes=(note,))
+    made = _encoded(samples, names, 1, shape, len(names))
+    return made.model_copy(update={"notes": (note, *made.notes)})
+
+
+def _encoded(samples: SampleSet, names: tuple[str, ...], columns: int, shape: str, steps: int) -> Inputs:
+    """`columns` features that some fields have in a row, and which of them are kinds."""
+    kinds = find_kinds(samples, names, columns)
+    return Inputs(
+        fields=names,
+        count=Encoding(columns, kinds).width,
+        shape=shape,
+        steps=steps,
+        notes=kinds_note(names[0], kinds),
+        kinds={names[0]: kinds} if kinds else {},
+        stored=(columns,),
+    )
 
 
 def _beside(batch: Batch, inputs: Inputs, part: slice) -> Any:
@@ -229,4 +271,4 @@ def _beside(batch: Batch, inputs: Inputs, part: slice) -> Any:
     if len(inputs.fields) > 1:
         return np.stack([batch.numpy(name)[part] for name in inputs.fields], 1)[:, :, None]
     found = batch.numpy(inputs.fields[0])[part]
-    return found.reshape(len(found), inputs.steps, inputs.count)
+    return found.reshape(len(found), inputs.steps, inputs.stored[0])

@@ -77,10 +77,14 @@ class SetCourse:
         sought: Sought,
         statistics: Statistics,
         counts: Ints | None,
+        train: SampleSet,
+        beside: dict[str, Any],
     ) -> None:
+        """`train` is drawn from; `beside` are tables for the report that are no scores."""
         self._plan, self._spec, self._opened, self._split = plan, plan.spec, opened, split
         self._inputs, self._sought, self._statistics = inputs, sought, statistics
         self._counts, self._chosen = counts, dict[str, Any]()
+        self._train, self._beside = train, beside
         self._threads = self._spec.data.threads
         self._groups = shown_groups(opened, sought)
         self.task = opened.kind.make_task(plan.spec, sought, counts, {})
@@ -120,7 +124,7 @@ class SetCourse:
     def batches(self, start: int) -> Iterator[Iterator[Batch]]:
         """See `Course.batches`."""
         with training_batches(
-            self._opened.samples.only(self._split.train),
+            self._train,
             self._plan.arena,
             self._spec.training.batch,
             seed=self._spec.seed,
@@ -151,7 +155,7 @@ class SetCourse:
             self._chosen = self._opened.kind.choose(self._scored(model, precision, self._split.validation))
             self.task = self._opened.kind.make_task(self._spec, self._sought, self._counts, self._chosen)
         scorer = self._scored(model, precision, self._split.test)
-        tables = json.dumps(scorer.tables(), ensure_ascii=False)
+        tables = json.dumps({**scorer.tables(), **self._beside}, ensure_ascii=False)
         write_whole(folder / "tables.json", lambda part: part.write_text(tables + "\n", encoding="utf-8"))
         return scorer.result(), scorer.warnings()
 

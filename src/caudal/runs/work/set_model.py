@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from caudal.memory import vram
 from caudal.memory.meters import charged_bytes
 from caudal.models import weights
 from caudal.runs.machine import processors, settle
-from caudal.runs.spec import DataSettings, RunSpec
-from caudal.runs.work.kind import Inputs, Kind, SampleTask, Statistics
+from caudal.runs.spec import DataSettings, ModelSettings, RunSpec
+from caudal.runs.work.kind import Inputs, Kind, SampleTask, Statistics, Watchful
 from caudal.runs.work.open_samples import KINDS, Opened, open_samples
 from caudal.runs.work.set_scores import SCORED_AT_ONCE, Found, predictions
 from caudal.runs.work.set_stream import least_ram
@@ -46,6 +46,7 @@ class SetModel:
     sought: Sought
     task: SampleTask
     device: str
+    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path, device: str) -> SetModel:
@@ -76,11 +77,12 @@ class SetModel:
         assert self.card.inputs is not None
         stored = DataSettings.model_validate(self.card.inputs["data"])
         settings = stored.model_copy(update={"images": (data,), "labels": labels})
-        spec = RunSpec(task=self.card.task, data=settings)
+        built = ModelSettings(name=self.card.architecture, config=self.card.config)
+        spec = RunSpec(task=self.card.task, data=settings, model=built)
         opened = open_samples(spec, tick)
         besides = frozenset({self.sought.field, *opened.columns, "split"})
         found = self.kind.inputs(opened.samples, besides)
-        if (found.fields, found.count) != (self.inputs.fields, self.inputs.count):
+        if not self.inputs.fits(found):
             raise DataError(
                 _("{path} holds {found}, and the model was trained on {wanted}.").format(
                     path=data, found=found.shape, wanted=self.inputs.shape
@@ -123,6 +125,8 @@ class SetModel:
         number = precision.choose(self.device, "auto")
         samples = opened.samples.only(members)
         yield from predictions(self.model, self.task, prepare, number, samples, spec.data.threads)
+        if isinstance(prepare, Watchful):
+            self.warnings.extend(prepare.warnings())
 
 
 def scored_part(opened: Opened) -> tuple[Ints, list[str]]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 
+import numpy as np
+
 from caudal.core.errors import DoesNotFit
+from caudal.core.seeds import generator
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
 from caudal.data.quarantine import Quarantine
-from caudal.data.sample_set import SampleSet
+from caudal.data.sample_files.base import Ints
+from caudal.data.sample_set import Chosen, SampleSet
 from caudal.data.sample_stream import SampleStream
 from caudal.data.steps import Cut, Rank
 from caudal.data.stream_size import StreamSize
@@ -48,6 +53,25 @@ def wanted_ram(samples: SampleSet, batch: int, threads: int) -> Bytes:
 
 def _fit(samples: SampleSet, ram: Bytes, batch: int, threads: int, shuffle: bool = True) -> StreamSize:
     return StreamSize.fit(samples, ram, batch, threads, shuffle, lambda: 1.0)
+
+
+def evened(samples: SampleSet, members: Ints, classes: Ints, seed: int) -> SampleSet:
+    """A set of which streams draw `members` so that every class comes as often as the most frequent one.
+
+    `classes` (members,) are class numbers. Samples of a rarer class come several times an epoch: all as
+    often, but for one draw more of some, chosen by the seed.
+    """
+    counts = np.bincount(classes)
+    most, times = int(counts.max()), np.zeros(len(members), np.int64)
+    for one in np.flatnonzero(counts):
+        mine = np.flatnonzero(classes == one)
+        times[mine] = most // len(mine)
+        more = generator(seed, "evened", int(one)).permutation(len(mine))[: most % len(mine)]
+        times[mine[more]] += 1
+    drawn = np.repeat(members, times)
+    blocks = np.searchsorted(samples.columns.block_ends, drawn, "right")
+    last = np.arange(len(drawn)) if samples.direct else np.flatnonzero(np.diff(blocks, append=-1))
+    return replace(samples, chosen=Chosen(drawn, blocks[last], last + 1))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from caudal.runs.work.open_samples import SPLIT, Opened, open_samples
 from caudal.runs.work.picture_checks import check_pictures
 from caudal.runs.work.set_stream import MOST_SHARES, evened, least_ram, wanted_ram
 from caudal.runs.work.sought import Sought, find_target, understand
+
+_FEWEST = 3  # samples of a class: to learn from, to choose by and to score
 
 
 class Sets:
@@ -57,7 +60,7 @@ class Sets:
         self.facts = self._facts()
         self.warnings = (
             *opened.notes, *self.inputs.notes, *self.sought.notes, *self.split.warnings,
-            *(self.checks.warnings(self.split, self.class_of) if self.checks else ()),
+            *self._doubts(), *(self.checks.warnings(self.split, self.class_of) if self.checks else ()),
         )  # fmt: skip
 
     @classmethod
@@ -209,6 +212,28 @@ class Sets:
         )
         found = SampleSplit(train[inner.train], train[inner.validation], outer.test, outer.warnings)
         return _numbered(found, members, notes)
+
+    def _doubts(self) -> list[str]:
+        """What makes a figure doubtful before there is one: unreadable files, and classes of few samples."""
+        said = []
+        if self.samples.unreadable:
+            name, why = self.samples.unreadable[0]
+            said.append(
+                _("{count} files are left out, the first is {name}: {why}").format(
+                    count=len(self.samples.unreadable), name=Path(name).name, why=why
+                )
+            )
+        if self.class_of is not None:
+            mine = self.class_of[self.opened.members]
+            counts = np.bincount(mine[mine >= 0], minlength=len(self.sought.names))
+            said += [
+                _("Class “{name}” has {count} samples: too few to be learned and scored.").format(
+                    name=name, count=count
+                )
+                for name, count in zip(self.sought.names, counts.tolist(), strict=True)
+                if count < _FEWEST
+            ]
+        return said
 
     def _facts(self) -> SetFacts:
         samples = self.samples

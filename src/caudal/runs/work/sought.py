@@ -52,7 +52,8 @@ class Sought(Frozen):
         if self.kind not in ("binary", "multiclass"):
             return values
         known = np.array(self.values)
-        place = np.searchsorted(known, values).clip(max=len(known) - 1)
+        order = np.argsort(known)  # the positive class may have been put last
+        place = order[np.searchsorted(known[order], values).clip(max=len(known) - 1)]
         return np.where(known[place] == values, place, UNREAD).astype(np.int64)
 
     def truth(self, batch: Batch, chosen: Ints) -> npt.NDArray[Any]:
@@ -102,12 +103,36 @@ def find_target(samples: SampleSet, asked: str | None) -> Field:
     )
 
 
-def understand(samples: SampleSet, one: Field, members: npt.NDArray[np.int64]) -> tuple[Sought, Array | None]:
+def understand(
+    samples: SampleSet, one: Field, members: npt.NDArray[np.int64], positive: str | None = None
+) -> tuple[Sought, Array | None]:
     """What the field `one` of the samples `members` holds, and its values if it is one number a sample.
 
     Raises:
         BadValues: one class alone, or nothing that is known.
+        UsageError: the class `positive` is none of two.
     """
+    sought, values = _understand(samples, one, members)
+    return (sought if positive is None else _with_positive(sought, positive)), values
+
+
+def _with_positive(sought: Sought, positive: str) -> Sought:
+    """With that one of two classes as the second."""
+    if sought.kind != "binary" or positive not in sought.names:
+        raise UsageError(
+            _("data.positive is “{name}”, and the classes are: {names}.").format(
+                name=positive, names=", ".join(sought.names[:20])
+            ),
+            _("Name one of two classes, or leave the key out."),
+        )
+    if positive == sought.names[1]:
+        return sought
+    return sought.model_copy(update={"names": sought.names[::-1], "values": sought.values[::-1]})
+
+
+def _understand(
+    samples: SampleSet, one: Field, members: npt.NDArray[np.int64]
+) -> tuple[Sought, Array | None]:
     if one.shape == ():
         values = column(samples, one.name)
         return _scalar(one, values, values[members]), values

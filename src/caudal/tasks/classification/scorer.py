@@ -8,6 +8,7 @@ Legend: N samples, B batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _FIGURES: dict[str, Callable[[Tally], Floats]] = {
 }
 _INTERVALS = ("auroc", "pauc_above_tpr80")
 _FEW = 10
+_MOST_NAMED = 8
 
 
 class ClassificationScorer:
@@ -110,6 +112,16 @@ class ClassificationScorer:
                     "Class {names} has fewer than {count} samples that were scored: look at the interval."
                 ).format(names=", ".join(few), count=_FEW)
             )
+        if tiny := self._tiny_groups():
+            said.append(
+                _(
+                    "Groups with fewer than {count} samples of a class: {names}. Their AUROC says little; "
+                    "look at the interval."
+                ).format(
+                    count=_FEW,
+                    names=", ".join(tiny[:_MOST_NAMED]) + (" …" if len(tiny) > _MOST_NAMED else ""),
+                )
+            )
         return said + self._groups.warnings()
 
     def tables(self) -> dict[str, Any]:
@@ -119,7 +131,7 @@ class ClassificationScorer:
         with `class`, `samples`, `auroc`, `precision`, `recall`, `f1`; `reliability`: rows with `low`,
         `high`, `samples`, `said`, `seen`, of the bins that are not empty; `roc`: for each class (of two,
         the second) its points (false-positive rate, true-positive rate); `groups`: rows with `column`,
-        `value`, `samples`, `positives` (of two classes), `auroc`.
+        `value`, `samples`, `positives` (of two classes), `auroc`, `low`, `high`.
         """
         probabilities_NK, truth_N = self._all()
         table = self._confusion(probabilities_NK, truth_N)
@@ -153,7 +165,7 @@ class ClassificationScorer:
             "by_class": by_class,
             "reliability": reliability,
             "roc": {self._names[k]: ranking.roc_points(tallies[k]) for k in self._ranked()},
-            "groups": self._group_rows(),
+            "groups": self._group_rows(intervals=True),
         }
 
     def _all(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -216,13 +228,19 @@ class ClassificationScorer:
     def _reliability(self) -> calibration.Reliability:
         return calibration.reliability(*calibration.confidence(*self._all()))
 
-    def _group_rows(self) -> list[dict[str, Any]]:
+    def _group_rows(self, intervals: bool = False) -> list[dict[str, Any]]:
         probabilities_NK, truth_N = self._all()
+        together_N = self._groups.numbers(self._resample_by)
         rows = []
         for column, value, mine in self._groups.shown():
             truth = truth_N[mine]
             orders = [self._order(k, probabilities_NK[mine], truth) for k in self._ranked()]
             tallies = [order.tally() for order in orders]
+            low = high = None
+            if intervals:
+                resampled = Bootstrap(truth, None if together_N is None else together_N[mine])
+                spread = resampled.interval(partial(_auroc_of, orders)) if len(np.unique(truth)) > 1 else None
+                low, high = spread or (None, None)
             rows.append(
                 {
                     "column": column,
@@ -230,9 +248,24 @@ class ClassificationScorer:
                     "samples": len(truth),
                     "positives": int((truth == 1).sum()) if len(self._names) == 2 else None,
                     "auroc": figure(_mean_of_defined([ranking.auroc(tally) for tally in tallies])),
+                    **({"low": low, "high": high} if intervals else {}),
                 }
             )
         return rows
+
+    def _tiny_groups(self) -> list[str]:
+        """Groups whose AUROC is little more than chance: few samples of a class that they hold."""
+        truth_N = self._all()[1]
+        tiny = []
+        for column, value, mine in self._groups.shown():
+            held = np.bincount(truth_N[mine], minlength=len(self._names))
+            if (held > 0).sum() > 1 and held[held > 0].min() < _FEW:
+                tiny.append(f"{column} {value}")
+        return tiny
+
+
+def _auroc_of(orders: Sequence[Ranking], weights: Floats) -> Floats:
+    return _mean_of_defined([ranking.auroc(order.tally(weights)) for order in orders])
 
 
 def _spread_figures(tallies: list[Tally]) -> list[Floats]:

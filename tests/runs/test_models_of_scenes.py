@@ -1,0 +1,89 @@
+"""What verbs do with a stored model of scenes: explain it, and leave nothing where they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import caudal
+from caudal.core.errors import DataError
+from caudal.core.units import MIB
+from caudal.data.classes import Classes
+from caudal.data.normalize import Normalization
+from caudal.models import weights
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A segmentation model of three bands and two classes, untrained."""
+    torch.manual_seed(1)
+    config = {"width": 4, "depth": 2, "stem": 1}
+    card = weights.ModelCard(
+        task="segmentation", architecture="unet", config=config, bands=3, outputs=2,
+        normalization=Normalization.plain(3).model_dump(mode="json"),
+        classes=Classes(values=(0, 255)).model_dump(mode="json"),
+        memory={"device": "cpu", "forwards": [{"side_px": 256, "ram": 4 * MIB, "seconds": 0.1}]},
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("run")
+    weights.save(path / "model", weights.build("unet", 3, 2, config), card)
+    return path
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    for name in ("one", "two"):
+        x_HWC = draw.integers(80, 120, (48, 64, 3)).astype(np.uint8)
+        x_HWC[10:20, 10:30, 0] = 250
+        mask = np.zeros((48, 64), np.uint8)
+        mask[10:20, 10:30] = 255
+        for folder, picture in (("images", x_HWC), ("masks", mask)):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(path)
+    return tmp_path
+
+
+def test_a_segmentation_is_explained_beside_its_masks(model: Path, scenes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    page = tmp_path / "why.html"
+    found = caudal.explain(
+        model,
+        scenes / "images",
+        out=page,
+        masks=scenes / "masks",
+        methods=["hirescam", "occlusion"],
+        target="255",
+        ram="1GiB",
+    )
+    assert found.metrics is not None
+    assert found.metrics["pictures"] == 2
+    text = page.read_text()
+    assert text.count("data:image/png;base64") >= 2 * 3  # of each the picture, and two maps over it
+    assert text.count("Explained: class 255") == 2
+    assert "HiResCAM" in text
+    assert "Occlusion" in text
+    assert "Energy in the mask" in text
+    assert "The dashed line is the mask" in text
+    assert "its training curves are not shown" in text
+
+
+def test_a_figure_of_a_segmentation_is_one_picture(model: Path, scenes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    out = tmp_path / "why.png"
+    caudal.explain(model, scenes / "images" / "one.png", out=out, methods=["hirescam"], ram="1GiB")
+    assert Image.open(out).width > 300
+
+
+def test_a_folder_of_other_bands_is_refused_and_leaves_no_folder(model: Path, tmp_path: Path) -> None:
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    for name in "ab":
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(grey / f"{name}.png")
+    with pytest.raises(DataError, match="1 bands and the model was trained on 3"):
+        caudal.predict(model, grey, out=tmp_path / "maps", ram="1GiB")
+    assert not (tmp_path / "maps").exists()
