@@ -10,9 +10,9 @@ STAMP  := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/caudal demo
 
-# every test
+# every test, on two processes
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # style, types, floors
 check: $(STAMP)

@@ -1,7 +1,7 @@
 """How others do the four jobs of the kill matrix, each as its documentation shows, in their own environment.
 
-`python memory_peers.py JOB WAY FOLDER`. Prints a JSON object at the end of a run that got there. Knows nothing
-of Caudal, and is told of no budget: none of these ways can be.
+`python memory_peers.py JOB WAY FOLDER`. Prints a JSON object at the end of a run that got there. It knows
+nothing of Caudal, and is told of no budget: none of these ways can be.
 """
 
 from __future__ import annotations

@@ -121,14 +121,23 @@ def test_decisions_are_short() -> None:
 def verbs() -> dict[str, set[str]]:
     """The flags of each verb; `""` holds those of the command itself."""
     root: Any = typer.main.get_command(app)
-    found = {"": root, **root.commands}
+    found = {"": [root], **{name: _leaves(command) for name, command in root.commands.items()}}
     flags = {
         name: {
-            o for p in command.params if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts)
+            o
+            for leaf in leaves
+            for p in leaf.params
+            if p.param_type_name == "option"
+            for o in (*p.opts, *p.secondary_opts)
         }
-        for name, command in found.items()
+        for name, leaves in found.items()
     }
     return {name: {*given, "-h", "--help"} for name, given in flags.items()}
+
+
+def _leaves(command: Any) -> list[Any]:
+    """A command, or all those of a group such as `caudal jobs`."""
+    return list(command.commands.values()) if hasattr(command, "commands") else [command]
 
 
 @pages
