@@ -144,6 +144,7 @@ def test_a_picture_is_made_and_another_cancelled_in_a_browser(desk: Desk, model:
             page.locator("#bars").get_by_text("/ 90").wait_for(timeout=20_000)
             page.locator("#cancel").click()
             page.locator("#words").get_by_text("Stopped between two steps").wait_for(timeout=20_000)
+            assert "64×64" in page.locator("#predicted").inner_text()
             if folder := os.environ.get("CAUDAL_SCREENSHOTS"):
                 page.screenshot(path=f"{folder}/generate.png", full_page=True)
             browser.close()

@@ -98,11 +98,14 @@ def build(gr: Any, desk: Desk, model: ModelFolder) -> Any:
             yield from desk.make(controls(values))
 
         for one in (face, pose, width, height, like_pose, count, fast, guidance):
-            one.change(foretell, parts, predicted, show_progress="hidden")
+            # One at a time, in their order: an answer to an earlier question must not come last.
+            one.change(
+                foretell, parts, predicted, show_progress="hidden", concurrency_limit=1, concurrency_id="plan"
+            )
         button.click(make, parts, [pictures, words, seed], concurrency_limit=1)
         stop.click(desk.cancel, None, words, show_progress="hidden")
         gr.Timer(_SECONDS).tick(desk.bars, None, bars, show_progress="hidden")
-        page.load(foretell, parts, predicted)
+        page.load(foretell, parts, predicted, concurrency_limit=1, concurrency_id="plan")
     return page
 
 

@@ -186,7 +186,7 @@ def measure(request: ProbeRequest) -> ProbeResult:
         assemble.make_thrifty(model, heap, recompute)
         measured: list[Step] = []
         for size in sizes:
-            if len(measured) >= 2 and _would_not_fit(measured, size, room):
+            if _would_not_fit(measured, size, room):
                 break
             stepper.micro_batch = size
             allocator.trim()  # a run begins with this size, and not with what smaller ones left
@@ -242,6 +242,9 @@ def _measure_elsewhere(stepper: Any, static: dict[str, int], ram: Bytes) -> tupl
 
 
 def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
+    """Whether a step passes the room; one that is known alone, by as much as it would if all of it grew."""
+    if len(steps) < 2:
+        return bool(steps) and steps[0].ram > room
     return line([(step.micro_batch, step.ram) for step in steps], size) > room
 
 

@@ -70,7 +70,7 @@ def explain_rows(
         )
     opened, spec = model.open(data, labels, lambda _done, _total: None)
     chosen = opened.samples.only(opened.members[:most])
-    predicted = model.check(chosen, budget)
+    predicted = model.roughly(chosen, budget)
     model.model.eval()
     prepare = model.kind.prepare(
         spec, model.inputs, model.sought, Statistics(values=model.card.normalization or {}), model.device,

@@ -116,7 +116,7 @@ def _evaluate_samples(
                 _("Put files into a folder for each class, or give a CSV with --labels."),
             )
         members, warnings = scored_part(opened)
-        predicted = model.check(opened.samples, budget)
+        predicted = model.check(opened, spec, budget)
         scorer = model.task.scorer()
         groups = shown_groups(opened, model.sought)
         score_each(scorer, model.each(opened, spec, members), opened, groups)

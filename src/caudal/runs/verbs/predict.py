@@ -133,7 +133,7 @@ def _predict_samples(
     with Watch() as watch:
         model = SetModel.load(folder, device)
         opened, spec = model.open(one_folder(inputs), None, lambda _done, _total: None)
-        predicted = model.check(opened.samples, budget)
+        predicted = model.check(opened, spec, budget)
         rows = write_predictions(model, opened, spec, target)
     seconds = time.monotonic() - began
     return Result(

@@ -21,7 +21,7 @@ from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import TEST
 from caudal.memory import vram
-from caudal.memory.meters import charged_bytes
+from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
 from caudal.runs.machine import processors, settle
 from caudal.runs.spec import DataSettings, ModelSettings, RunSpec
@@ -92,28 +92,35 @@ class SetModel:
         return opened, spec
 
     def needed(self, samples: SampleSet) -> Bytes:
-        """What scoring takes, this process included: as its run measured it, or else a guess."""
+        """Roughly what scoring takes, this process included: as its run measured it, or else a guess."""
         measured = int((self.card.memory or {}).get("scoring", 0))
         batch = least_ram(samples, SCORED_AT_ONCE, processors())
         return Bytes(charged_bytes() + max(measured, (1 + _WORK_BYTES) * batch))
 
-    def check(self, samples: SampleSet, budget: Bytes) -> Bytes:
-        """What it will take.
+    def roughly(self, samples: SampleSet, budget: Bytes) -> Bytes:
+        """What it will take, roughly.
 
         Raises:
             DoesNotFit: more than the budget.
         """
         needed = self.needed(samples)
-        if needed > budget:
-            raise DoesNotFit(
-                _("This needs at least {needed} of ram, and the budget is {budget}.").format(
-                    needed=needed, budget=budget
-                ),
-                _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
-                pool="ram",
-                needed=int(needed),
-                budget=int(budget),
-            )
+        _refuse_above(budget, needed)
+        return needed
+
+    def check(self, opened: Opened, spec: RunSpec, budget: Bytes) -> Bytes:
+        """What it will take, as one batch of the largest samples really does.
+
+        Raises:
+            DoesNotFit: more than the budget.
+        """
+        self.roughly(opened.samples, budget)
+        meter, said = PeakMeter(), list(self.warnings)
+        largest = self.kind.largest(opened.samples, self.inputs, SCORED_AT_ONCE)
+        for _scored in self.each(opened, spec, largest):
+            pass
+        self.warnings[:] = said  # what it met is met again
+        needed = meter.peak()
+        _refuse_above(budget, needed)
         return needed
 
     def each(self, opened: Opened, spec: RunSpec, members: Ints) -> Iterator[tuple[Ints, Found]]:
@@ -127,6 +134,19 @@ class SetModel:
         yield from predictions(self.model, self.task, prepare, number, samples, spec.data.threads)
         if isinstance(prepare, Watchful):
             self.warnings.extend(prepare.warnings())
+
+
+def _refuse_above(budget: Bytes, needed: Bytes) -> None:
+    if needed > budget:
+        raise DoesNotFit(
+            _("This needs at least {needed} of ram, and the budget is {budget}.").format(
+                needed=needed, budget=budget
+            ),
+            _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
+            pool="ram",
+            needed=int(needed),
+            budget=int(budget),
+        )
 
 
 def scored_part(opened: Opened) -> tuple[Ints, list[str]]:
