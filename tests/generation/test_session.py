@@ -73,7 +73,7 @@ def _alive() -> int:
     gc.collect()
     seen = {}
     for one in gc.get_objects():
-        if type(one) is torch.Tensor and not one.is_meta:
+        if type(one) is torch.Tensor and not one.is_meta and one.layout is torch.strided:
             seen[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
     return sum(seen.values())
 

@@ -18,7 +18,6 @@ from torch import nn
 
 from caudal.core.errors import BadModel, CaudalError, UsageError
 from caudal.core.messages import _
-from caudal.models.unfilled import unfilled
 
 _NOT_ARCHITECTURE = {"auto_map", "quantization_config", "attn_implementation", "experts_implementation"}
 _NOT_ARCHITECTURE |= {"dtype", "torch_dtype", "architectures", "transformers_version", "transformers_weights"}
@@ -189,7 +188,7 @@ def _refuse_claims(source: str, architecture: dict[str, Any], outputs: int) -> N
             _("{source} holds no weights as safetensors.").format(source=source),
             _("Other kinds of files could run code. Convert it with `save_pretrained`."),
         )
-    with unfilled():
+    with torch.device("meta"):  # such a claim is not even asked of the system
         wanted = sum(4 * tensor.numel() for tensor in build(architecture, outputs).state_dict().values())
     there = sum(file.stat().st_size for file in files)
     if wanted > _MOST_GROWTH * there + _SLACK_BYTES:

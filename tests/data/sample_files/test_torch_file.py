@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -245,7 +246,10 @@ def _bomb(name: str, data: bytes, boom: Path) -> bytes:
         ({"train": {"x": torch.ones(3)}}, "no array"),
     ],
 )
-def test_what_is_no_set_of_plain_tensors_is_refused(content: Any, why: str) -> None:
+def test_what_is_no_set_of_plain_tensors_is_refused(
+    content: Any, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)  # as where it is not installed
     assert why in refusal(READER, saved(content)).message
 
 
