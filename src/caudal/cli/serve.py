@@ -155,7 +155,7 @@ def _file(path: Path | None) -> dict[str, Any]:
 
 def _installed() -> None:
     try:
-        import fastapi  # noqa: F401
+        import fastapi  # noqa: F401 - whether it is there is all that is asked, here and below
         import sqlalchemy  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:

@@ -35,6 +35,7 @@ class Forward:
     ) -> None:
         self._model = model.eval()
         if not as_they_lie:
+            # The stub of `to` knows no device and memory format together.
             self._model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._probabilities = probabilities
         self._order = list(normalization.order[layout])

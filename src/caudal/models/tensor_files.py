@@ -153,6 +153,24 @@ class SafetensorsFile:
             done += count
 
 
+def read_archive(path: Path) -> Any:
+    """What `torch.save` wrote, mapped; nothing in it is run.
+
+    Raises:
+        BadModel: it holds more than tensors and plain containers.
+        OSError, RuntimeError, ValueError, EOFError, KeyError: missing, or no such archive.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        raise BadModel(
+            _("{path} holds more than weights: opening it could run code, so it was not opened.").format(
+                path=path
+            ),
+            _("Ask its author for a state dict or a .safetensors file."),
+        ) from None
+
+
 class TorchArchive:
     """A state dict as `torch.save` writes it, mapped; only tensors in dicts of dicts, nothing that could run.
 
@@ -167,14 +185,7 @@ class TorchArchive:
         """
         self.path = path
         try:
-            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError:
-            raise BadModel(
-                _("{path} holds more than weights: opening it could run code, so it was not opened.").format(
-                    path=path
-                ),
-                _("Ask its author for a .safetensors file."),
-            ) from None
+            tree = read_archive(path)
         except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
             raise _bad(path, str(error).splitlines()[0]) from None
         self._tensors: dict[str, torch.Tensor] = {}

@@ -7,7 +7,6 @@ says nothing of bands, classes or normalization, and the user is told so.
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from caudal.core.errors import BadModel
 from caudal.core.files import write_whole
 from caudal.core.messages import _
 from caudal.models import MODELS, tensor_file
+from caudal.models.tensor_files import read_archive
 from caudal.models.unfilled import unfilled
 
 WEIGHTS = "model.safetensors"
@@ -117,14 +117,7 @@ def _load_folder(folder: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Mo
 
 def _read_bare(path: Path) -> dict[str, torch.Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        raise BadModel(
-            _("{path} holds more than weights: opening it could run code, so it was not opened.").format(
-                path=path
-            ),
-            _("Ask its author for a state dict or a .safetensors file."),
-        ) from None
+        state = read_archive(path)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise BadModel(
             _("{path} is no file of weights: {why}.").format(path=path, why=str(error).splitlines()[0]),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import selectors
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from caudal.core.errors import CaudalError, DataError
 from caudal.core.messages import _
+from caudal.core.pipes import piece_of
 from caudal.service.problems import Refused
 from caudal.service.serving import Limits
 
@@ -59,28 +59,16 @@ class _Child:
         except BrokenPipeError:
             raise EOFError from None
         while b"\n" not in self._held:
-            self._read(until)
+            self._held += piece_of(self._process.stdout, until)
         line, _end, self._held = self._held.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         count = int(answer.pop("bytes", 0))
         if count > _LONGEST_ANSWER:
             raise EOFError
         while len(self._held) < count:
-            self._read(until)
+            self._held += piece_of(self._process.stdout, until)
         body, self._held = self._held[:count], self._held[count:]
         return answer, body
-
-    def _read(self, until: float) -> None:
-        stream = self._process.stdout
-        assert stream is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
-            if not selector.select(max(0.0, until - time.monotonic())):
-                raise TimeoutError
-        piece = os.read(stream.fileno(), 2**20)
-        if not piece:
-            raise EOFError
-        self._held += piece
 
     def is_alive(self) -> bool:
         """Whether it is there to be asked."""

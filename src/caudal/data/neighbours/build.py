@@ -71,7 +71,7 @@ def write_graph(
         _write_features(part / FEATURES, features)
         _write_nodes(part / NODES, y, split)
         part.replace(out)
-    except BaseException:
+    except BaseException:  # Ctrl-C too leaves nothing half made; it is raised again
         shutil.rmtree(part, ignore_errors=True)
         raise
 

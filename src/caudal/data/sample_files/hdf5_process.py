@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import selectors
 import struct
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy.typing as npt
 
 from caudal.core.errors import UnreadableFile, UsageError
 from caudal.core.messages import _
+from caudal.core.pipes import piece_of
 from caudal.data.byte_file import ByteFile, read_bytes
 from caudal.data.unreadable import unreadable
 
@@ -96,16 +96,10 @@ class _Child:
         return taken
 
     def _read(self, until: float) -> None:
-        stream = self._process.stdout
-        assert stream is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
-            if not selector.select(max(0.0, until - time.monotonic())):
-                raise _Ended
-        piece = os.read(stream.fileno(), 2**20)
-        if not piece:
-            raise _Ended
-        self._held += piece
+        try:
+            self._held += piece_of(self._process.stdout, until)
+        except (TimeoutError, EOFError):
+            raise _Ended from None
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None

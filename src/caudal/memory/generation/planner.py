@@ -55,6 +55,7 @@ def _refusal(held: list[Holder], ram: Bytes, vram: Bytes | None) -> DoesNotFit:
     pool: Pool = "ram" if total(held, "ram") > ram else "vram"
     budgets = {"ram": ram, "vram": vram or Bytes(0)}
     rows = sorted((holder for holder in held if holder.pool == pool), key=lambda holder: -holder.bytes)
+    # `budgets` has no other names than pools, which mypy forgets in the comprehension.
     least_of = {name: total(held, name) for name in budgets if vram is not None or name == "ram"}  # type: ignore[arg-type]
     return DoesNotFit(
         _("These pictures need at least {needed} of {pool}, and the budget is {budget}: {holders}.").format(

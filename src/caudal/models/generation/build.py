@@ -49,6 +49,7 @@ def _real_buffers(module: nn.Module) -> None:
     for one in module.modules():
         for name in one._non_persistent_buffers_set:
             assert name == "position_ids", name
+            # A buffer may be None; those that are named here never are.
             count = one._buffers[name].shape[-1]  # type: ignore[union-attr]
             one._buffers[name] = torch.arange(count)[None]
 
