@@ -6,6 +6,7 @@ All of its processes see a wall clock that can be moved (a `sitecustomize` that 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,7 +66,9 @@ class ChaosHouse:
         self.server: subprocess.Popen[str] | None = None
         self.worker: subprocess.Popen[bytes] | None = None
         self._env = os.environ | self.settings.environment() | {
-            "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(ROOT)]),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(folder / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+            ),
             "CAUDAL_CHAOS_CLOCK": str(self.clock),
         }  # fmt: skip
 
@@ -117,6 +120,13 @@ class ChaosHouse:
         if self.redis and self.postgres:
             self.redis.kill()
             self.postgres.remove()
+
+    def keep(self, job: Job) -> None:
+        """Leave what a job wrote where somebody can look at it: in `CAUDAL_CHAOS_KEEP`, if that is set."""
+        if (kept := os.environ.get("CAUDAL_CHAOS_KEEP")) is not None:
+            shutil.copytree(self.settings.job_folder(job.id), Path(kept) / job.id)
+            told = [self.store.jobs.get(job.id), *self.store.jobs.attempts(job.id)]
+            (Path(kept) / job.id / "store.json").write_text("\n".join(r.model_dump_json() for r in told))
 
     def ours(self) -> list[int]:
         """Every process that was started with this house's settings or clock."""

@@ -10,6 +10,11 @@ ROWS = {
     "nuclei": "benchmarks.quality:nuclei",
     "wildfire": "benchmarks.quality:wildfire",
     "lesion": "benchmarks.lesion:row",
+    "anomaly_papers": "benchmarks.anomaly_papers:row",
+    "anomaly_bank": "benchmarks.anomaly_bank:row",
+    "multispectral": "benchmarks.multispectral:row",
+    "multispectral_seed": "benchmarks.multispectral_seed:row",
+    "photographs_speed": "benchmarks.photographs_speed:row",
     "seed_load": "benchmarks.seed_load:row",
     "large_set": "benchmarks.large_set:row",
     "world": "benchmarks.world:row",
@@ -37,6 +42,8 @@ ROWS = {
     "kill_matrix": "benchmarks.kill_matrix:row",
     "chaos": "benchmarks.chaos:row",
     "service_load": "benchmarks.service_load:row",
+    "service_start": "benchmarks.service_start:row",
+    "hostile": "benchmarks.hostile:row",
 }
 
 

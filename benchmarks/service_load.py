@@ -129,20 +129,37 @@ def _order(dataset: str) -> dict[str, object]:
 
 
 def _fill(home: Path, dataset: str) -> None:
-    """Jobs that have ended, asked for in the usual way but not run: cancelled at once."""
+    """Jobs that have ended: one that was cancelled at once, and its row and events again and again."""
+    import sqlalchemy as sa
+
+    from caudal.service.ids import new_id
     from caudal.service.settings import Settings
     from caudal.service.store import open_store
+    from caudal.service.store import tables as t
     from caudal.service.work import PackWork
 
     with open_store(Settings(home=home), migrate=False) as store:
         project = store.datasets.get(dataset).project_id
-        for _n in range(JOBS):
-            job, _new = store.jobs.submit(project, PackWork(data="/nowhere"))
-            store.jobs.cancel(job.id)
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.0f} MiB"
+        first, _new = store.jobs.submit(project, PackWork(data="/nowhere"))
+        store.jobs.cancel(first.id)
+        with store.database.writing() as connection:
+            job = dict(connection.execute(sa.select(t.jobs)).mappings().one())
+            said = [dict(row) for row in connection.execute(sa.select(t.events)).mappings()]
+            jobs = [
+                job | {"id": new_id(), "number": job["number"] + n, "place_in_line": job["place_in_line"] + n}
+                for n in range(1, JOBS)
+            ]
+            base, each = max(row["id"] for row in said), len(said)
+            events = [
+                row | {"id": base + n * each + i + 1, "job_id": other["id"]}
+                for n, other in enumerate(jobs)
+                for i, row in enumerate(said)
+            ]
+            connection.execute(sa.insert(t.jobs), jobs)
+            connection.execute(sa.insert(t.events), events)
+            for name, more in (("jobs", len(jobs)), ("line", len(jobs)), ("events", len(events))):
+                counter = sa.update(t.counters).where(t.counters.c.name == name)
+                connection.execute(counter.values(value=t.counters.c.value + more))
 
 
 def _timed(act: object) -> float:

@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("torch", "tensorflow", "memory")
+NAMES = ("torch", "tensorflow", "memory", "anomaly")
 
 
 def home() -> Path:

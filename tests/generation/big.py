@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -58,26 +57,29 @@ def child(what: str, folder: str, *more: str) -> None:
 
     opened = open_model(folder)
     if what == "load":
-        dtype = PRECISIONS[more[0]]
-        parts = [open_part(name, opened) for name in opened.parts()]
-        allocator.trim()
-        before = charged_bytes()
-        meter = PeakMeter()
-        began = time.perf_counter()
-        for part in parts:
-            part.load("cpu", dtype)
-        seconds = time.perf_counter() - began
-        target = sum(t.numel() * t.element_size() for part in parts for t in part.tensors().values())
-        print(json.dumps({"peak": meter.peak() - before, "target": target, "seconds": seconds}))
+        told = []
+        for precision in more:
+            parts = [open_part(name, opened) for name in opened.parts()]
+            allocator.trim()
+            before = charged_bytes()
+            meter = PeakMeter()
+            for part in parts:
+                part.load("cpu", PRECISIONS[precision])
+            peak = meter.peak() - before
+            target = sum(t.numel() * t.element_size() for part in parts for t in part.tensors().values())
+            told.append({"precision": precision, "peak": peak, "target": target})
+            for part in parts:
+                part.empty()
+        print(json.dumps(told))
         return
     if what == "generate":
         from caudal.runs.verbs.generate import generate
         from caudal.tasks.generation.request import GenerationRequest
 
-        ram, face, out, side, steps = more
+        ram, face, out, side, steps, exact = more
         asked = GenerationRequest(prompt="a man", width=int(side), height=int(side), steps=int(steps), seed=1)
         done = generate(
-            asked, model=folder, people=face, out=out, ram=int(ram), device="cpu", exact=True,
+            asked, model=folder, people=face, out=out, ram=int(ram), device="cpu", exact=exact == "exact",
             engine="stand_in",
         )  # fmt: skip
         print(done.model_dump_json())

@@ -91,3 +91,51 @@ def write_recognizer(path: Path, numbers: int = 512) -> Path:
 
 def _int(name: str, number: int) -> bytes:
     return _field(5, _field(1, name) + _field(3, number) + _field(20, 2))
+
+
+YUNET_POINTS = (-1, -1, 1, -1, 0, 0, -0.5, 1, 0.5, 1)
+
+
+def write_yunet(path: Path) -> Path:
+    """YuNet's layout at any size, with heads that see colours: a face is a cell of its scale that is full of
+    red (stride 8), green (16) or blue (32), twice as wide and three times as high as the cell."""
+    parts = [value(11, "input", [1, 3, "height", "width"])]
+    outputs = []
+    for channel, stride in ((2, 8), (1, 16), (0, 32)):  # OpenCV shows it blue first
+        seen = np.full((1, 3, stride, stride), -1 / stride**2, np.float32)
+        seen[0, channel] = 1 / stride**2  # the channel's mean less those of the others: 255 at most
+        heads = {
+            "cls": (seen, [-200.0]),
+            "obj": (np.zeros((1, 3, stride, stride), np.float32), [10.0]),
+            "bbox": (np.zeros((4, 3, stride, stride), np.float32), [0.5, 0.5, np.log(2), np.log(3)]),
+            "kps": (np.zeros((10, 3, stride, stride), np.float32), list(YUNET_POINTS)),
+        }
+        for head, (weights, bias) in heads.items():
+            name = f"{head}_{stride}"
+            last = f"{name}_r" if head in ("cls", "obj") else name
+            parts += [
+                tensor(f"{name}_w", weights),
+                tensor(f"{name}_b", np.array(bias, np.float32)),
+                tensor(f"{name}_s", np.array([1, -1, len(bias)], np.int64)),
+                node("Conv", ["input", f"{name}_w", f"{name}_b"], f"{name}_c", kernel_shape=[stride] * 2,
+                     strides=[stride] * 2, pads=[0] * 4),
+                node("Transpose", [f"{name}_c"], f"{name}_t", perm=[0, 2, 3, 1]),
+                node("Reshape", [f"{name}_t", f"{name}_s"], last),
+                *([node("Sigmoid", [last], name)] if last != name else []),
+            ]  # fmt: skip
+            outputs.append(value(12, name, [1, f"cells_{stride}", len(bias)]))
+    return write(path, *parts, *outputs)
+
+
+def write_sface(path: Path, numbers: int = 128) -> Path:
+    """SFace's layout: the mean colour of a crop of 112 pixels, 0 to 255 and red first, times a matrix."""
+    matrix = np.random.default_rng(1).standard_normal((3, numbers)).astype(np.float32)
+    return write(
+        path,
+        value(11, "data", [1, 3, 112, 112]),
+        node("ReduceMean", ["data"], "mean", axes=[2, 3], keepdims=[0])
+        .replace(_ints("keepdims", [0]), _int("keepdims", 0)),
+        tensor("matrix", matrix),
+        node("MatMul", ["mean", "matrix"], "fc1"),
+        value(12, "fc1", [1, numbers]),
+    )  # fmt: skip

@@ -60,6 +60,11 @@ def latents(
     return torch.cat(found)
 
 
+def sessions() -> list[Session]:
+    """What `latents` has opened."""
+    return list(_opened.values())
+
+
 def close_all() -> None:
     """Close what `latents` has opened."""
     while _opened:

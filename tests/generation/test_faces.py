@@ -86,6 +86,46 @@ def test_opencv_engine_says_what_it_lacks(tmp_path: Path) -> None:
         ENGINES.get("opencv")(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def opencv_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zoo")
+    onnx_files.write_yunet(folder / "face_detection_yunet_2026may.onnx")
+    onnx_files.write_sface(folder / "face_recognition_sface_2021dec.onnx")
+    return folder
+
+
+def test_yunet_finds_faces_of_every_scale_in_pictures_of_any_size(opencv_folder: Path) -> None:
+    engine = ENGINES.get("opencv")(opencv_folder)
+    x_HWC = np.zeros((100, 130, 3), np.uint8)
+    cells = {(40, 16, 8): (255, 0, 0), (16, 48, 16): (0, 255, 0), (96, 64, 32): (0, 0, 255)}
+    for (left, top, side), colour in cells.items():
+        x_HWC[top : top + side, left : left + side] = colour
+    found = {face.box: face for face in engine.detect(x_HWC)}
+    for left, top, side in cells:
+        x, y = left + side / 2, top + side / 2
+        face = found.pop((x - side, y - 1.5 * side, x + side, y + 1.5 * side))
+        points = np.reshape(onnx_files.YUNET_POINTS, (5, 2)) * side + (left, top)
+        assert np.allclose(face.points_52, points, atol=1e-3)
+        assert face.score > 0.99
+    assert not found
+    assert engine.detect(np.zeros((64, 200, 3), np.uint8)) == []
+    (one,) = engine.detect(x_HWC[:40, :60])
+    assert one.box == (36.0, 8.0, 52.0, 32.0)
+
+
+def test_sface_sees_the_aligned_crop_as_it_is(opencv_folder: Path) -> None:
+    engine = ENGINES.get("opencv")(opencv_folder)
+    x_HWC = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    x_HWC[..., 0] //= 2
+    face = Face((8, 8, 80, 80), np.array([[28, 34], [60, 34], [44, 48], [32, 64], [58, 64]], np.float32), 1)
+    matrix = np.random.default_rng(1).standard_normal((3, 128)).astype(np.float32)
+    mean = aligned(x_HWC, face.points_52).astype(np.float32).mean((0, 1))
+    numbers = engine.embed(x_HWC, face)
+    assert engine.embedding == len(numbers) == 128
+    assert np.allclose(numbers, mean @ matrix, atol=1e-2)
+    assert not np.allclose(numbers, mean[::-1] @ matrix, atol=1)
+
+
 def test_an_unknown_engine_is_named_with_those_that_exist() -> None:
     with pytest.raises(UsageError, match="stand_in"):
         ENGINES.get("tea leaves")
@@ -110,6 +150,20 @@ def test_small_sizes_are_tried_first_and_larger_ones_only_if_nothing_is_found() 
     assert (near.looked, far.looked) == ([128], [128, 320, 640])
     for faces in found:
         assert np.allclose((faces[0].box[0] + faces[0].box[2]) / 2, 400, atol=10)
+
+
+def test_larger_sizes_are_tried_until_everybody_is_found() -> None:
+    class Crowd(Counting):
+        def detect(self, x_HWC):  # type: ignore[no-untyped-def]
+            found = super().detect(x_HWC)
+            return found if self.looked[-1] >= 600 else found[:1]
+
+    x_HWC = portrait(1200, 800, faces=2)
+    one, two, three = Crowd(100), Crowd(100), Crowd(100)
+    assert len(find_faces(one, x_HWC)) == 1
+    assert len(find_faces(two, x_HWC, wanted=2)) == 2
+    assert len(find_faces(three, x_HWC, wanted=3)) == 2
+    assert (one.looked, two.looked, three.looked) == ([128], [128, 320, 640], [128, 320, 640, 1024])
 
 
 def test_no_larger_size_is_tried_than_memory_allows() -> None:

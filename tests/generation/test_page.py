@@ -12,6 +12,7 @@ import pytest
 from caudal.cli.generate_desk import Controls, Desk
 from caudal.core.errors import UsageError
 from caudal.runs.generation.studio import Budgets, Studio, open_model
+from tests.generation import tiny
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -80,6 +81,32 @@ def test_a_second_picture_waits_its_turn(desk: Desk, face: Path) -> None:
     list(first)
 
 
+def test_further_controlnets_are_asked_for_by_kind(face: Path) -> None:
+    wish = controls(
+        face,
+        control_strengths={"depth": 0.9, "canny": 0.0},
+        control_pictures={"depth": "d.png", "canny": None},
+    ).wish()
+    assert wish.request.control_strengths == {"depth": 0.9, "canny": 0.0}
+    assert wish.control_pictures == {"depth": "d.png"}
+
+
+def test_bars_say_which_part_holds_what(desk: Desk, face: Path) -> None:
+    list(desk.make(controls(face)))
+    held = desk.studio.held()["ram"]
+    part = desk.studio._session._parts["unet"]
+    assert held["unet"] == sum(tensor.nbytes for tensor in part.tensors().values())
+    assert held["everything else"] > 100 * 2**20
+    assert "· unet" in desk.bars()
+
+
+def test_a_warning_of_one_picture_is_not_said_of_the_next(desk: Desk, face: Path, tmp_path: Path) -> None:
+    crowd = tiny.save_picture(tmp_path / "crowd.png", tiny.portrait(200, 90, faces=3))
+    words, more = (list(desk.make(controls(path)))[-1][1] for path in (crowd, face))
+    assert "3 faces" in words
+    assert "3 faces" not in more
+
+
 def test_few_steps_are_taken_where_they_are_asked_for(face: Path) -> None:
     request = controls(face, lcm=True).wish().request
     assert (request.scheduler, request.steps, request.guidance) == ("lcm", 8, 1.5)
@@ -95,13 +122,18 @@ def test_without_gradio_the_mend_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         generate_page._gradio()
 
 
-def test_a_picture_is_made_and_another_cancelled_in_a_browser(desk: Desk, model: Path, face: Path) -> None:
+def test_a_picture_is_made_and_another_cancelled_in_a_browser(
+    model: Path, face: Path, tmp_path: Path
+) -> None:
     gradio = pytest.importorskip("gradio")
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip("no Chromium")
     from caudal.cli.generate_page import build
 
+    tiny.controlnet(8).save_pretrained(tmp_path / "canny")
+    opened = open_model(model, controls={"canny": str(tmp_path / "canny")})
+    desk = Desk(Studio(opened, "stand_in", Budgets(device="cpu")), tmp_path / "pictures")
     slow = threading.Event()
     tick = desk._tick
 
@@ -111,7 +143,7 @@ def test_a_picture_is_made_and_another_cancelled_in_a_browser(desk: Desk, model:
             slow.wait(1.0)
 
     desk._tick = hold  # type: ignore[method-assign]
-    page_of = build(gradio, desk, open_model(model))
+    page_of = build(gradio, desk, opened)
     _app, address, _shared = page_of.queue(default_concurrency_limit=4).launch(
         server_name="127.0.0.1",
         share=False,
@@ -126,6 +158,7 @@ def test_a_picture_is_made_and_another_cancelled_in_a_browser(desk: Desk, model:
             page.goto(address)
             page.locator("#face input[type=file]").set_input_files(str(face))
             page.locator("#prompt textarea").fill("a man")
+            assert page.get_by_text("Strength of canny").is_visible()
             page.get_by_text("More", exact=True).click()
             page.get_by_label("Size like the pose or the face picture").uncheck()
             for label, number in (("Width", 64), ("Height", 64), ("Steps", 2)):
@@ -142,6 +175,7 @@ def test_a_picture_is_made_and_another_cancelled_in_a_browser(desk: Desk, model:
             box.press("Enter")
             page.locator("#generate").click()
             page.locator("#bars").get_by_text("/ 90").wait_for(timeout=20_000)
+            page.locator("#bars").get_by_text("everything else").wait_for(timeout=20_000)
             page.locator("#cancel").click()
             page.locator("#words").get_by_text("Stopped between two steps").wait_for(timeout=20_000)
             assert "64×64" in page.locator("#predicted").inner_text()
@@ -151,3 +185,4 @@ def test_a_picture_is_made_and_another_cancelled_in_a_browser(desk: Desk, model:
     finally:
         slow.set()
         page_of.close()
+        desk.close()

@@ -55,6 +55,17 @@ def test_a_batch_is_its_pictures_one_by_one(model: Path, oracle: Oracle, two_fac
     assert furthest(made, single) <= TOLERANCE
 
 
+def test_two_faces_in_a_batch_are_its_pictures_one_by_one(model: Path, oracle: Oracle, two_faces) -> None:  # type: ignore[no-untyped-def]
+    wanted, seat = request(count=2, batch=2), sitting(two_faces, HALVES)
+    single = torch.cat([expected(oracle, wanted, seat, seed=wanted.seed + i) for i in range(2)])
+    assert furthest(latents(model, wanted, seat), single) <= TOLERANCE
+
+
+def test_without_masks_faces_are_attended_to_together(model: Path, oracle: Oracle, two_faces) -> None:  # type: ignore[no-untyped-def]
+    wanted, seat = request(guidance=0.0), sitting(two_faces)
+    assert furthest(latents(model, wanted, seat), expected(oracle, wanted, seat)) <= TOLERANCE
+
+
 def test_strength_nought_is_the_model_without_adapter_and_without_controlnet(model: Path, two_faces) -> None:  # type: ignore[no-untyped-def]
     from diffusers import StableDiffusionXLPipeline
 

@@ -183,14 +183,12 @@ def test_what_is_planned_fits_and_what_is_refused_has_no_way(
 
 def test_the_cli_plans_without_any_file_and_refuses_with_exit_code_3() -> None:
     large = ["--ram", "12GiB", "--vram", "8GiB"]
-    done = CliRunner().invoke(app, ["plan", "generation", "768x768", *large, "--json"])
+    done = CliRunner().invoke(app, ["plan", "generation", "1024x1024", *large, "--json"])
     last = json.loads(done.stdout.splitlines()[-1])
     assert done.exit_code == 0
     assert last["predicted_bytes"]["vram"] <= 8 * GIB
-    assert last["plan"]["width"] == 768
-    done = CliRunner().invoke(
-        app, ["plan", "generation", "768x768", "--ram", "1GiB", "--vram", "1GiB", "--json"]
-    )
+    assert last["plan"]["width"] == 1024
+    done = CliRunner().invoke(app, ["plan", "generation", "--ram", "1GiB", "--vram", "1GiB", "--json"])
     assert done.exit_code == 3
     assert "--ram" in json.loads(done.stdout.splitlines()[-1])["error"]["hint"]
 

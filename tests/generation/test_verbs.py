@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from caudal.cli.main import app
 from caudal.inference.generation.provenance import read_facts
 from caudal.inference.generation.watermark import certainty, is_marked, mark
-from tests.generation import tiny
+from tests.generation import onnx_files, tiny
 
 SMALL = ["--size", "64x64", "--steps", "2", "--engine", "stand_in", "--device", "cpu", "--json"]
 
@@ -107,6 +107,30 @@ def test_several_pictures_are_named_by_their_seeds(model: Path, face: Path, tmp_
     assert last["metrics"]["pictures"] == 3
 
 
+def test_a_folder_of_face_models_is_used_without_being_asked_for(
+    model: Path, face: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    onnx_files.write_detector(faces / "scrfd_10g_bnkps.onnx", 64, [(16, 10, 0, 0.9)])
+    onnx_files.write_recognizer(faces / "glintr100.onnx")
+    code, last, said = generate(model, face, tmp_path / "one.png", "--engine", "onnx", "--faces", faces)
+    assert code == 0, said
+    facts = read_facts(tmp_path / "one.png")
+    assert facts is not None
+    assert facts["face_engine"] == "onnx"
+    assert "non-commercial" in " ".join(said.split())
+    sface = tmp_path / "sface"
+    sface.mkdir()
+    onnx_files.write_yunet(sface / "face_detection_yunet_2026may.onnx")
+    onnx_files.write_sface(sface / "face_recognition_sface_2021dec.onnx")
+    red = save(tmp_path / "red.png", np.full((96, 96, 3), (255, 0, 0), np.uint8))
+    code, last, said = generate(model, red, tmp_path / "two.png", "--engine", "opencv", "--faces", sface)
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+    assert "128" in last["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -198,6 +222,22 @@ def test_alpha_is_left_out_and_said(model: Path, tmp_path: Path) -> None:
     assert any("Transparency" in text for text in last["warnings"])
 
 
+def test_a_face_is_found_in_a_picture_that_lies_on_its_side(model: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = save(tmp_path / "turned.jpg", np.rot90(tiny.portrait(80, 120)).copy(), exif=exif, quality=95)
+    code, _last, said = generate(model, lying, tmp_path / "one.png", "--plan")
+    assert code == 0, said
+    from caudal.models.generation.faces.stand_in import StandIn
+    from caudal.runs.generation.pictures import read_picture
+
+    (found,) = StandIn().detect(read_picture(lying, 2**30).x_HWC)
+    left, top, right, bottom = found.box
+    assert bottom - top > 1.1 * (right - left)  # it stands
+
+
 def test_a_grey_picture_is_read(tmp_path: Path) -> None:
     from caudal.runs.generation.pictures import read_picture
 
@@ -235,14 +275,36 @@ def test_a_huge_picture_is_read_small_or_refused_by_its_header(tmp_path: Path) -
     ("flags", "words"),
     [
         (("--prompt", "word " * 40), "77"),
+        (("--negative", "word " * 40), "negative prompt"),
         (("--size", "100x64"), "100 is not divisible by 8"),
         (("--size", "large"), "no size"),
         (("--style", "baroque"), "baroque"),
         (("--engine", "tea"), "tea"),
         (("--steps", "0"), "steps"),
         (("--vram", "8GiB", "--device", "auto"), "--vram"),
+        (("--control-picture", "depth=x.png"), "depth"),
+        (("--control-strength", "canny=0.3"), "canny"),
+        (("--control-strength", "canny"), "canny"),
+        (("--scheduler", "tea"), "scheduler"),
+        (("-o", "picture.jpg"), "picture.jpg"),
+        (("-o", "/proc/caudal/one.png"), "/proc"),
     ],
-    ids=["prompt", "size", "no size", "style", "engine", "steps", "vram"],
+    ids=[
+        "prompt",
+        "negative prompt",
+        "size",
+        "no size",
+        "style",
+        "engine",
+        "steps",
+        "vram",
+        "control picture",
+        "control strength",
+        "no strength",
+        "scheduler",
+        "jpeg",
+        "place",
+    ],
 )
 def test_wrong_wishes_are_usage_errors_that_name_them(
     model: Path, face: Path, tmp_path: Path, flags: tuple[str, ...], words: str
@@ -257,18 +319,36 @@ def copied(model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "identity", "tokenizer", "scheduler"])
-def test_a_missing_part_is_named(model: Path, face: Path, tmp_path: Path, part: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        *(
+            (name, name)
+            for name in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer_2", "scheduler")
+        ),
+        ("identity", "no ControlNet for faces"),
+        ("adapter.safetensors", "no identity adapter"),
+        ("unet/config.json", "config.json"),
+        ("vae/diffusion_pytorch_model.safetensors", "no weights"),
+    ],
+)
+def test_a_missing_part_is_named(model: Path, face: Path, tmp_path: Path, part: str, words: str) -> None:
     broken = copied(model, tmp_path)
-    shutil.rmtree(broken / part)
+    shutil.rmtree(broken / part) if (broken / part).is_dir() else (broken / part).unlink()
     code, last, _said = generate(broken, face, tmp_path / "one.png")
     assert (code, last["error"]["code"]) == (4, "bad_model")
-    assert part in last["error"]["message"] or part == "identity"
+    assert words in last["error"]["message"]
 
 
-def test_a_truncated_file_is_found_before_anything_is_loaded(model: Path, face: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "file",
+    ["unet/diffusion_pytorch_model.safetensors", "adapter.safetensors", "text_encoder/model.safetensors"],
+)
+def test_a_truncated_file_is_found_before_anything_is_loaded(
+    model: Path, face: Path, tmp_path: Path, file: str
+) -> None:
     broken = copied(model, tmp_path)
-    path = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    path = broken / file
     path.write_bytes(path.read_bytes()[:-100])
     code, last, _said = generate(broken, face, tmp_path / "one.png")
     assert (code, last["error"]["code"]) == (4, "bad_model")
@@ -283,6 +363,18 @@ def test_an_adapter_of_other_widths_is_refused(model: Path, face: Path, tmp_path
     save_file(state, broken / "adapter.safetensors")
     code, last, _said = generate(broken, face, tmp_path / "one.png")
     assert (code, last["error"]["code"]) == (4, "bad_model")
+
+
+def test_an_adapter_for_another_base_model_is_refused(model: Path, face: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = copied(model, tmp_path)
+    state = load_file(broken / "adapter.safetensors")
+    state["image_proj.proj_out.weight"] = state["image_proj.proj_out.weight"][:48].contiguous()
+    save_file(state, broken / "adapter.safetensors")
+    code, last, _said = generate(broken, face, tmp_path / "one.png")
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+    assert "48" in last["error"]["message"]
 
 
 class Runs:

@@ -256,6 +256,7 @@ class HeldBytes(TorchDispatchMode):
     def __init__(self, given: torch.Tensor) -> None:
         super().__init__()
         self.now = self.most = 0
+        self.pieces = list[int]()
         self._seen: set[int] = {given.untyped_storage()._cdata}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -269,6 +270,7 @@ class HeldBytes(TorchDispatchMode):
         if storage._cdata in self._seen or not storage.nbytes():
             return
         self._seen.add(storage._cdata)
+        self.pieces.append(storage.nbytes())
         self.now += storage.nbytes()
         self.most = max(self.most, self.now)
         weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
@@ -290,7 +292,8 @@ def test_a_coreset_covers_what_it_was_given_and_keeps_its_rows(
     assert len(coreset.points) <= 500
     if count:
         assert len(coreset.points) > 0.3 * min(count, 500)
-        assert nearest(points, coreset.points).max() <= 4 * coreset.radius
+        room = torch.empty(7 * len(coreset.points))
+        assert nearest(points, coreset.points, room).max() <= 4 * coreset.radius
 
 
 @pytest.mark.parametrize("budget", [600 << 10, 2 << 20])
@@ -322,6 +325,17 @@ def test_what_was_seen_scores_below_what_was_not() -> None:
     model = fitted(PatchMemory(3, 1, PatchMemoryConfig()), x)
     smoother = smoothed(texture(3, 1, 64, 7)[:, 0], 2.0)[None] * 3  # another texture, same colours
     assert model.score_map(smoother).mean() > 1.5 * model.score_map(x).mean()
+
+
+def test_a_map_is_searched_for_in_one_piece_of_memory() -> None:
+    x = texture(4, 3, 64)
+    search = 1 << 18
+    model = fitted(PatchMemory(3, 1, PatchMemoryConfig(bank_bytes=1 << 15, search_bytes=search)), x)
+    row = 4 * len(model.bank)
+    assert len(x[0, 0].flatten()) // 4 * row > 2 * search  # so that it is searched for in parts
+    with HeldBytes(x) as held:
+        model.score_map(x[:1])
+    assert [piece for piece in held.pieces if piece > 0.9 * search] == [search // row * row]
 
 
 def test_any_callable_can_give_the_features() -> None:

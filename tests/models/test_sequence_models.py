@@ -178,3 +178,50 @@ def test_a_setting_that_is_none_is_refused(make: Make) -> None:
 def test_heads_have_to_share_the_width_evenly() -> None:
     with pytest.raises(UsageError, match="heads"):
         EncoderConfig.make({"dim": 8, "heads": 3})
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.integers(0, 90), min_size=1, max_size=9),
+    st.sampled_from(POOLINGS),
+    st.booleans(),
+    st.booleans(),
+)
+def test_many_steps_at_once_give_what_packed_steps_give(
+    lengths: list[int], pooling: str, bidirectional: bool, per_step: bool
+) -> None:
+    torch.manual_seed(0)
+    model = recurrent(pooling=pooling, bidirectional=bidirectional, per_step=per_step)
+    assert isinstance(model, Recurrent)
+    rows, ends = ragged(lengths)
+    batch = Sequences.from_rows(rows, ends)
+    known = batch.known() if per_step else torch.ones(len(lengths), dtype=torch.bool)
+
+    def found() -> list[torch.Tensor]:
+        model.zero_grad()
+        scores = model(batch)[known]
+        scores.square().sum().backward()
+        return [scores.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    fused = found()
+    model._fused = model._packed  # type: ignore[method-assign]
+    for one, other in zip(fused, found(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_kernel_sees_few_shapes_whatever_the_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, lstm = set[tuple[int, ...]](), torch.lstm
+
+    def noted(x: torch.Tensor, *rest: object) -> object:
+        shapes.add(tuple(x.shape))
+        return lstm(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "lstm", noted)
+    model = recurrent()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _batch in range(60):
+            size = int(torch.randint(1, 33, (), generator=draw))
+            lengths = torch.randint(0, 300, (size,), generator=draw).tolist()
+            model(Sequences.from_rows(*ragged(lengths)))
+    assert 10 < len(shapes) <= 40

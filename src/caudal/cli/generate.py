@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +128,7 @@ def tell(console: Console, plan: GenerationPlan, studio: Studio) -> None:
         table.add_row(part, licence)
     console.print(Panel(Group(table, Text(caveat(), style="dim")), title=_("licences"), title_align="left"))
     console.print(plan_card(plan))
+    studio.say = lambda text: console.print(Text(f"! {text}", style="yellow"))
 
 
 def make_request(
@@ -191,6 +193,25 @@ def needed(model: str | None, identity: list[str] | None, prompt: str | None, ou
             )
     if out is not None and Path(out).is_dir() and Path(out).suffix == ".png":
         raise UsageError(_("{out} is a folder.").format(out=out), _("Give another name."))
+    if out not in (None, "-"):
+        _try_to_write(Path(out))
+
+
+def _try_to_write(out: Path) -> None:
+    """Find out now, and not when a picture is finished, that there is no place for it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = out.parent if out.suffix else out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            _("Nothing can be written to {path}: {why}.").format(path=folder, why=error.strerror),
+            _("Give another place with -o."),
+        ) from None
 
 
 def plan_published(size: list[str], ram: str | None, vram: str | None, device: str | None) -> GenerationPlan:
@@ -266,7 +287,8 @@ def register(app: typer.Typer, face_of: Any, stopping: Any, finish: Any) -> None
                 needed(model, ["-"], "-", "-")
                 from caudal.cli.generate_page import serve
 
-                opened = open_model(model or "", identity_net, adapter, faces, pairs(control, "--control"))
+                controls = pairs(control, "--control")
+                opened = open_model(model or "", identity_net, adapter, faces, controls, lcm_adapter)
                 serve(opened, engine, Budgets(ram, vram, device, exact), Path(out or "pictures"))
                 return
             needed(model, identity, prompt, "-" if only_plan else out)

@@ -15,7 +15,7 @@ from typing import Any
 
 from caudal.core.errors import CaudalError, UsageError
 from caudal.core.messages import _
-from caudal.core.units import Bytes
+from caudal.core.units import MIB, Bytes
 from caudal.runs.generation.plan import GenerationPlan
 from caudal.runs.generation.studio import Studio, Wish
 from caudal.runs.verbs.generate import write
@@ -45,6 +45,8 @@ class Controls:
     identity_strength: float = 0.8
     adapter_strength: float = 0.8
     scheduler: str = "default"
+    control_strengths: dict[str, float] = field(default_factory=dict)
+    control_pictures: dict[str, str | None] = field(default_factory=dict)
 
     def wish(self) -> Wish:
         """What is asked for.
@@ -58,7 +60,7 @@ class Controls:
             name: getattr(self, name)
             for name in (
                 "prompt", "negative", "style", "seed", "count", "identity_strength", "adapter_strength",
-                "scheduler",
+                "scheduler", "control_strengths",
             )
         }  # fmt: skip
         values |= {"steps": int(self.steps), "guidance": float(self.guidance)}
@@ -68,7 +70,8 @@ class Controls:
         if self.lcm:
             values = {key: value for key, value in values.items() if key not in ("steps", "guidance")}
         request = GenerationRequest.make(values)
-        return Wish(lcm(request) if self.lcm else request, (self.face,), self.pose or None)
+        shown = {kind: path for kind, path in self.control_pictures.items() if path}
+        return Wish(lcm(request) if self.lcm else request, (self.face,), self.pose or None, shown)
 
 
 @dataclass
@@ -142,9 +145,11 @@ class Desk:
         parts = [_bar(_("steps"), done, total, plain=True)] if total else []
         budgets: dict[str, Bytes] = dict(_budgets(self._plan)) if self._plan else {}
         for pool, held in self.studio.held().items():
-            budget = budgets.get(pool) or Bytes(0)
-            for name, nbytes in held.items():
-                parts.append(_bar(f"{pool} · {name}", nbytes, int(budget)))
+            budget = int(budgets.get(pool) or 0)
+            parts.append(_bar(pool, sum(held.values()), budget))
+            parts += [_bar(f"· {name}", nbytes, budget) for name, nbytes in held.items() if nbytes >= MIB]
+        if self._busy.locked() and self.studio.warnings:
+            parts.append(f"<p>{html.escape(self.studio.warnings[-1])}</p>")
         return "".join(parts)
 
     def close(self) -> None:

@@ -58,6 +58,19 @@ def build(gr: Any, desk: Desk, model: ModelFolder) -> Any:
                 fast = gr.Checkbox(label=_("Few steps (LCM)"))
                 identity = gr.Slider(0, 1.5, value=0.8, step=0.05, label=_("Identity strength (ControlNet)"))
                 adapter = gr.Slider(0, 1.5, value=0.8, step=0.05, label=_("Likeness strength (adapter)"))
+                strengths, shown = {}, {}
+                for kind in model.controls:
+                    with gr.Row():
+                        strengths[kind] = gr.Slider(
+                            0, 1.5, value=0.4, step=0.05, label=_("Strength of {kind}").format(kind=kind)
+                        )
+                        drawn = _("Picture for {kind} (else drawn from the pose)") if kind == "canny" else ""
+                        shown[kind] = gr.Image(
+                            label=(drawn or _("Picture for {kind}")).format(kind=kind), type="filepath"
+                        )
+                with gr.Row():
+                    button = gr.Button(_("Generate"), variant="primary", elem_id="generate")
+                    stop = gr.Button(_("Cancel"), elem_id="cancel")
                 with gr.Accordion(_("More"), open=False):
                     negative = gr.Textbox(label=_("Negative prompt"))
                     steps = gr.Slider(1, 100, value=30, step=1, label=_("Steps"), elem_id="steps")
@@ -69,9 +82,6 @@ def build(gr: Any, desk: Desk, model: ModelFolder) -> Any:
                     count = gr.Slider(1, 16, value=1, step=1, label=_("Pictures"))
                     seed = gr.Number(value=0, precision=0, label=_("Seed"))
                     another = gr.Checkbox(value=True, label=_("Another seed each time"))
-                with gr.Row():
-                    button = gr.Button(_("Generate"), variant="primary", elem_id="generate")
-                    stop = gr.Button(_("Cancel"), elem_id="cancel")
             with gr.Column():
                 predicted = gr.HTML(elem_id="predicted")
                 bars = gr.HTML(elem_id="bars")
@@ -86,10 +96,16 @@ def build(gr: Any, desk: Desk, model: ModelFolder) -> Any:
             "seed": seed, "another_seed": another, "count": count, "identity_strength": identity,
             "adapter_strength": adapter, "scheduler": scheduler,
         }  # fmt: skip
-        names, parts = list(inputs), list(inputs.values())
+        names = list(inputs)
+        parts = [*inputs.values(), *strengths.values(), *shown.values()]
 
         def controls(values: tuple[Any, ...]) -> Controls:
-            return Controls(**dict(zip(names, values, strict=True)))
+            plain, more = values[: len(names)], values[len(names) :]
+            return Controls(
+                **dict(zip(names, plain, strict=True)),
+                control_strengths=dict(zip(strengths, more[: len(strengths)], strict=True)),
+                control_pictures=dict(zip(shown, more[len(strengths) :], strict=True)),
+            )
 
         def foretell(*values: Any) -> str:
             return desk.predicted(controls(values))

@@ -12,12 +12,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from caudal.cli.exits import DATA, DONE, INTERRUPTED, MEMORY, OTHER, TIME
+from caudal.cli.exits import DATA, DOES_NOT_FIT, DONE, INTERRUPTED, MEMORY, OTHER, TIME
 from caudal.cli.face import Face, Json, face
 from caudal.client import Client, Job
 from caudal.core.errors import UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes, parse_seconds
+from caudal.service.work import VERBS
 
 _ID_LETTERS = 26
 _SECTIONS = ("model", "training", "split", "augmentation")
@@ -25,6 +26,7 @@ _CODES = {
     "oom_host": MEMORY,
     "oom_device": MEMORY,
     "oom_shm": MEMORY,
+    "does_not_fit": DOES_NOT_FIT,
     "timeout": TIME,
     "data": DATA,
 }
@@ -48,12 +50,18 @@ Url = Annotated[
 Wait = Annotated[bool, typer.Option("--wait", help=_("Until it has ended; then the exit code says how."))]
 
 
-@group.command(help=_("Put a job in line: train, predict, evaluate, explain or pack."))
+@group.command(help=_("Put a job in line: train, predict, evaluate, explain, pack or generate."))
 def submit(
-    verb: Annotated[str, typer.Argument(help=_("train, predict, evaluate, explain or pack."))],
+    verb: Annotated[str, typer.Argument(help=_("train, predict, evaluate, explain, pack or generate."))],
     data: Annotated[
         str, typer.Argument(help=_("A data set's id, or a place in one of the service's roots."))
     ],
+    identity: Annotated[
+        list[str] | None, typer.Option(help=_("Pictures of faces, for generate: ids or places."))
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help=_("What the pictures show."))] = None,
+    count: Annotated[int | None, typer.Option(help=_("So many pictures."))] = None,
+    steps: Annotated[int | None, typer.Option(help=_("Steps from noise to a picture."))] = None,
     task: Annotated[str | None, typer.Option(help=_("What is learned; for train."))] = None,
     run: Annotated[str | None, typer.Option(help=_("Id of the run whose model is used."))] = None,
     masks: Annotated[str | None, typer.Option(help=_("Masks: an id or a place, too."))] = None,
@@ -75,6 +83,11 @@ def submit(
 ) -> None:
     """See `POST /api/v1/jobs`."""
     with face(as_json) as shown, Client(url) as client:
+        if verb not in VERBS:
+            raise UsageError(
+                _("“{verb}” is no verb of a job.").format(verb=verb),
+                _("Use one of: {verbs}.").format(verbs=", ".join(VERBS)),
+            )
         order: dict[str, Any] = {
             "verb": verb,
             "name": name,
@@ -91,6 +104,10 @@ def submit(
             order |= {"spec": _sections(spec)} if spec else {}
         elif verb == "predict":
             order |= {"run": run, "inputs": [where]}
+        elif verb == "generate":
+            people = [{"dataset": _dataset(client, face)} for face in identity or ()]
+            order |= {"model": where, "people": people, "prompt": prompt or "", "vram": _size(vram)}
+            order |= {"count": count, "steps": steps, "seed": seed}
         elif verb == "explain":
             order |= {"run": run, "images": where, "masks": other}
         elif verb == "evaluate":
@@ -199,7 +216,7 @@ def _card(job: Job) -> RenderableType:
     if job.error:
         table.add_row("", Text(job.error.message))
         table.add_row("", Text(f"→ {job.error.hint}", style="dim") if job.error.hint else "")
-    if job.next and not job.has_ended:
+    if job.next and not (job.error and job.error.hint):
         table.add_row(_("next"), job.next)
     if job.peak_bytes.get("ram"):
         table.add_row(_("peak"), str(Bytes(job.peak_bytes["ram"])))
@@ -224,6 +241,8 @@ def _dataset(client: Client, text: str) -> str:
         return text
     here = Path(text).expanduser()
     place = str(here.absolute()) if here.exists() else text
+    if (registered := next(client.datasets(place), None)) is not None:
+        return registered.id
     name = place.replace("\\", "/").rstrip("/").rpartition("/")[2] or "data"
     known = {dataset.name for dataset in client.datasets()}
     made = name

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from caudal.client.calls import (
-    AGAIN,
-    FIRST_PAUSE_SECONDS,
     POLL_SECONDS,
-    TRIES,
     Base,
     Call,
     Calls,
+    Tries,
     as_error,
+    log_of,
     part,
 )
 from caudal.client.records import Dataset, Event, Job, Page, Plan, Project, Sent, Status, T
@@ -38,22 +37,16 @@ class AsyncClient(Base):
     async def _do(self, call: Call[T], key: str | None = None) -> T:
         import httpx
 
-        name, pause = key or uuid.uuid4().hex, FIRST_PAUSE_SECONDS
-        for left in reversed(range(TRIES)):
-            again = left and call.may_be_repeated
+        tries = Tries(call, key)
+        while True:
             try:
-                answer = await self._send(call, name)
+                answer = await self._send(call, tries.key)
             except httpx.TransportError as error:
-                if not again:
-                    raise self._lost(error) from error
+                tries.lost(self._lost(error), error)
             else:
-                if answer.is_success:
-                    return call.kind.model_validate_json(answer.content)
-                if not (again and answer.status_code in AGAIN):
-                    raise as_error(answer.status_code, answer.text)
-            await asyncio.sleep(pause)
-            pause *= 2
-        raise AssertionError("unreachable")
+                if (told := tries.heard(answer.status_code, answer.content)) is not None:
+                    return told
+            await asyncio.sleep(tries.pause())
 
     async def _send(self, call: Call[Any], name: str) -> httpx.Response:
         given = call.given(name)
@@ -104,16 +97,54 @@ class AsyncClient(Base):
         """Register a place of the server's roots, or make an empty data set to send files to."""
         return await self._do(Calls.dataset(name, place, project))
 
+    async def datasets(self, place: str | None = None) -> AsyncIterator[Dataset]:
+        """All data sets, the oldest first; with `place`, those of that folder or file alone."""
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await self._do(Calls.datasets(place, 200, cursor))
+            for dataset in page.items:
+                yield dataset
+            cursor = page.next
+
+    async def log(self, job_id: str, start: int = 0) -> bytes:
+        """What a job wrote to its log from byte `start` on; empty if there is nothing yet."""
+        import httpx
+
+        path, headers = Calls.log(job_id, start)
+        try:
+            answer = await self._http.get(path, headers=headers)
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+        text = log_of(answer.status_code, answer.content, start)
+        if text is None:
+            await self.job(job_id)  # raises where there is no such job
+        return text or b""
+
+    async def download(self, run_id: str, name: str, out: str | Path) -> Path:
+        """A file of a run, written to `out`."""
+        target = Path(out)
+        async with self._http.stream("GET", Calls.download(run_id, name)) as answer:
+            if not answer.is_success:
+                raise as_error(answer.status_code, (await answer.aread()).decode("utf-8", "replace"))
+            with target.open("wb") as file:
+                async for piece in answer.aiter_bytes():
+                    file.write(piece)
+        return target
+
     async def send(self, dataset_id: str, file: str | Path, name: str | None = None) -> Sent:
         """Send a file into a data set."""
         path = Path(file)
         return await self._do(Calls.send(dataset_id, name or path.name, path))
 
-    async def wait(self, job_id: str, poll_seconds: float = POLL_SECONDS) -> Job:
-        """A job once it has ended."""
-        while not (job := await self.job(job_id)).has_ended:
-            await asyncio.sleep(poll_seconds)
-        return job
+    async def wait(self, job_id: str, seconds: float | None = None) -> Job:
+        """A job once it has ended, or after so many seconds as it is then."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            job = await self.job(job_id)
+            left = POLL_SECONDS if until is None else until - time.monotonic()
+            if job.has_ended or left <= 0:
+                return job
+            await asyncio.sleep(min(POLL_SECONDS, left))
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
         """The events of a job until it ends, each once."""

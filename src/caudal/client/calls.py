@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,60 @@ class Call(Generic[T]):
     def may_be_repeated(self) -> bool:
         """Whether twice is the same as once."""
         return self.method in ("GET", "PUT") or not self.path.endswith(("/cancel", "/retry"))
+
+
+class Tries(Generic[T]):
+    """One call, sent until it is answered, as far as it may be repeated; the same for whoever sends it.
+
+    `key` is sent with each try, so that the service does it once.
+    """
+
+    def __init__(self, call: Call[T], key: str | None) -> None:
+        self.call, self.key = call, key or uuid.uuid4().hex
+        self._left, self._pause = TRIES, FIRST_PAUSE_SECONDS / 2
+
+    def _again(self) -> bool:
+        self._left -= 1
+        return self._left > 0 and self.call.may_be_repeated
+
+    def lost(self, error: CaudalError, cause: Exception) -> None:
+        """There was no answer.
+
+        Raises:
+            CaudalError: `error`, if that was the last try.
+        """
+        if not self._again():
+            raise error from cause
+
+    def heard(self, status: int, content: bytes) -> T | None:
+        """There was one; `None` where it has to be asked again.
+
+        Raises:
+            CaudalError: it is a refusal.
+        """
+        if 200 <= status < 300:
+            return self.call.kind.model_validate_json(content)
+        if status in AGAIN and self._again():
+            return None
+        raise as_error(status, content.decode("utf-8", "replace"))
+
+    def pause(self) -> float:
+        """Seconds until the next try: ever more."""
+        self._pause *= 2
+        return self._pause
+
+
+def log_of(status: int, content: bytes, start: int) -> bytes | None:
+    """What an answer says of a log from byte `start` on; `None` where there is nothing yet.
+
+    Raises:
+        CaudalError: it is a refusal.
+    """
+    if status in (404, 416):
+        return None
+    if not 200 <= status < 300:
+        raise as_error(status, content.decode("utf-8", "replace"))
+    return content if status == 206 else content[start:]
 
 
 class Calls:
@@ -102,9 +157,20 @@ class Calls:
         return Call("POST", "/datasets", Dataset, body={k: v for k, v in body.items() if v is not None})
 
     @staticmethod
-    def datasets(limit: int, cursor: str) -> Call[Page[Dataset]]:
+    def log(job_id: str, start: int) -> tuple[str, dict[str, str]]:
+        """The address of a log, and the headers that ask for it from byte `start` on."""
+        return f"/jobs/{part(job_id)}/log", {"Range": f"bytes={start}-"}
+
+    @staticmethod
+    def download(run_id: str, name: str) -> str:
+        """The address of a file of a run."""
+        return f"/runs/{part(run_id)}/files/{quote(name)}"
+
+    @staticmethod
+    def datasets(place: str | None, limit: int, cursor: str) -> Call[Page[Dataset]]:
         """A page of data sets."""
-        return Call("GET", "/datasets", Page[Dataset], {"limit": limit, "cursor": cursor})
+        query = {"place": place, "limit": limit, "cursor": cursor}
+        return Call("GET", "/datasets", Page[Dataset], query)
 
     @staticmethod
     def send(dataset_id: str, name: str, file: Path) -> Call[Sent]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
 
 from caudal.client.calls import (
     AGAIN,
     FIRST_PAUSE_SECONDS,
     POLL_SECONDS,
     SECONDS,
-    TRIES,
     Base,
     Call,
     Calls,
+    Tries,
     as_error,
+    log_of,
     part,
 )
 from caudal.client.records import Dataset, Event, Job, Plan, Project, Sent, Status, T
@@ -40,22 +39,16 @@ class Client(Base):
     def _do(self, call: Call[T], key: str | None = None) -> T:
         import httpx
 
-        name, pause = key or uuid.uuid4().hex, FIRST_PAUSE_SECONDS
-        for left in reversed(range(TRIES)):
-            again = left and call.may_be_repeated
+        tries = Tries(call, key)
+        while True:
             try:
-                answer = self._send(call, name)
+                answer = self._send(call, tries.key)
             except httpx.TransportError as error:
-                if not again:
-                    raise self._lost(error) from error
+                tries.lost(self._lost(error), error)
             else:
-                if answer.is_success:
-                    return call.kind.model_validate_json(answer.content)
-                if not (again and answer.status_code in AGAIN):
-                    raise as_error(answer.status_code, answer.text)
-            time.sleep(pause)
-            pause *= 2
-        raise AssertionError("unreachable")
+                if (told := tries.heard(answer.status_code, answer.content)) is not None:
+                    return told
+            time.sleep(tries.pause())
 
     def _send(self, call: Call[Any], name: str) -> httpx.Response:
         given = call.given(name)
@@ -104,11 +97,11 @@ class Client(Base):
         """Register a place of the server's roots, or make an empty data set to send files to."""
         return self._do(Calls.dataset(name, place, project))
 
-    def datasets(self) -> Iterator[Dataset]:
-        """All data sets, the oldest first."""
+    def datasets(self, place: str | None = None) -> Iterator[Dataset]:
+        """All data sets, the oldest first; with `place`, those of that folder or file alone."""
         cursor: str | None = ""
         while cursor is not None:
-            page = self._do(Calls.datasets(200, cursor))
+            page = self._do(Calls.datasets(place, 200, cursor))
             yield from page.items
             cursor = page.next
 
@@ -119,14 +112,11 @@ class Client(Base):
 
     def log(self, job_id: str, start: int = 0) -> bytes:
         """What a job wrote to its log from byte `start` on; empty if there is nothing yet."""
-        path, headers = f"/jobs/{part(job_id)}/log", {"Range": f"bytes={start}-"}
-        answer = self._raw(path, headers)
-        if answer.status_code in (404, 416):
+        answer = self._raw(*Calls.log(job_id, start))
+        text = log_of(answer.status_code, answer.content, start)
+        if text is None:
             self.job(job_id)  # raises where there is no such job
-            return b""
-        if not answer.is_success:
-            raise as_error(answer.status_code, answer.text)
-        return answer.content if answer.status_code == 206 else answer.content[start:]
+        return text or b""
 
     def _raw(self, path: str, headers: dict[str, str]) -> httpx.Response:
         import httpx
@@ -139,7 +129,7 @@ class Client(Base):
     def download(self, run_id: str, name: str, out: str | Path) -> Path:
         """A file of a run, written to `out`."""
         target = Path(out)
-        with self._http.stream("GET", f"/runs/{part(run_id)}/files/{quote(name)}") as answer:
+        with self._http.stream("GET", Calls.download(run_id, name)) as answer:
             if not answer.is_success:
                 raise as_error(answer.status_code, answer.read().decode("utf-8", "replace"))
             with target.open("wb") as file:

@@ -134,6 +134,11 @@ class Batch(Mapping[str, Any]):
         """How many samples there are."""
         return len(self.samples)
 
+    @property
+    def nbytes(self) -> int:
+        """What its fields take."""
+        return sum(array.nbytes for array in (*self._arrays.values(), *self._ends.values()))
+
     def shorten(self, rows: Mapping[str, Ints]) -> None:
         """Keep the first `rows[name]` (B,) rows of each sample of the ragged fields, and close the gaps."""
         for name, lengths in rows.items():

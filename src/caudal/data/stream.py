@@ -53,6 +53,11 @@ class Batch:
         """Patches."""
         return len(self.sample_B)
 
+    @property
+    def nbytes(self) -> int:
+        """What its patches take."""
+        return self.x_BHWC.nbytes + self.y_BHW.nbytes
+
 
 @dataclass(frozen=True)
 class StreamSize:

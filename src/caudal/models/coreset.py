@@ -25,6 +25,7 @@ class Coreset:
     def __init__(self, rows: int, columns: int) -> None:
         self.radius = _SAME
         self._kept = torch.empty(rows, columns)
+        self._room = torch.empty(CHUNK * rows)
         self._count = 0
 
     @staticmethod
@@ -76,7 +77,7 @@ class Coreset:
     def _far_from_kept(self, part_ND: torch.Tensor) -> torch.Tensor:
         if not self._count:
             return torch.ones(len(part_ND), dtype=torch.bool)
-        return nearest(part_ND, self.points) > self.radius
+        return nearest(part_ND, self.points, self._room) > self.radius
 
     def _thin(self) -> None:
         """Grow the radius until a good part of the room is free."""
@@ -87,7 +88,7 @@ class Coreset:
             for start in range(0, self._count, CHUNK):
                 part = self._kept[start : min(start + CHUNK, self._count)].clone()
                 if kept:
-                    part = part[nearest(part, self._kept[:kept]) > self.radius]
+                    part = part[nearest(part, self._kept[:kept], self._room) > self.radius]
                 part = part[_spread(part, self.radius)]
                 self._kept[kept : kept + len(part)] = part
                 kept += len(part)
@@ -99,18 +100,31 @@ class Coreset:
         """A distance that a tenth of the kept points have to their nearest neighbour, from a part of them."""
         some = self.points[:: max(1, self._count // CHUNK)][:CHUNK]
         # The second nearest: the nearest is the point itself.
-        squares = _partial_squares(some, self.points).topk(min(2, self._count), largest=False).values[:, -1]
-        return float(_whole(squares, some).quantile(0.1))
+        squares = _partial_squares(some, self.points, self._room)
+        second = squares.topk(min(2, self._count), largest=False).values[:, -1]
+        return float(_whole(second, some).quantile(0.1))
 
 
-def nearest(points_ND: torch.Tensor, kept_KD: torch.Tensor) -> torch.Tensor:
-    """The distance (N,) of each point to the nearest kept one; N × K numbers are held at once."""
-    return _whole(_partial_squares(points_ND, kept_KD).amin(1), points_ND)
+def nearest(points_ND: torch.Tensor, kept_KD: torch.Tensor, room_M: torch.Tensor) -> torch.Tensor:
+    """The distance (N,) of each point to the nearest kept one.
+
+    `room_M` holds the distances of as many points at a time as fit in, at least of one. It is the same for
+    all: a new piece for each, between small results that stay, leaves holes in the heap that the next one
+    does not fit into. They were 0 to 300 MiB for one map, by chance.
+    """
+    rows, far_N = len(room_M) // len(kept_KD), points_ND.new_empty(len(points_ND))
+    for start in range(0, len(points_ND), rows):
+        part_ND = points_ND[start : start + rows]
+        squares = _partial_squares(part_ND, kept_KD, room_M)
+        far_N[start : start + rows] = _whole(squares.amin(1), part_ND)
+    return far_N
 
 
-def _partial_squares(points_ND: torch.Tensor, kept_KD: torch.Tensor) -> torch.Tensor:
+def _partial_squares(points_ND: torch.Tensor, kept_KD: torch.Tensor, room_M: torch.Tensor) -> torch.Tensor:
     """Squared distances (N, K) less the square of each point, which changes no order within a row."""
-    return torch.addmm(torch.linalg.vecdot(kept_KD, kept_KD), points_ND, kept_KD.T, alpha=-2)
+    count, kept = len(points_ND), len(kept_KD)
+    squares_NK = room_M[: count * kept].view(count, kept)
+    return torch.addmm(torch.linalg.vecdot(kept_KD, kept_KD), points_ND, kept_KD.T, alpha=-2, out=squares_NK)
 
 
 def _whole(squares_N: torch.Tensor, points_ND: torch.Tensor) -> torch.Tensor:

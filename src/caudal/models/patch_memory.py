@@ -129,9 +129,9 @@ class PatchMemory(nn.Module):
     def _distances(self, x_1CHW: torch.Tensor) -> torch.Tensor:
         features_1Dhw = self.features(x_1CHW).float()
         points_ND = features_1Dhw[0].flatten(1).T
-        rows = max(1, self.config.search_bytes // (8 * len(self.bank)))
-        bank_KD = self.bank.float()
-        far_N = torch.cat([nearest(part, bank_KD) for part in torch.split(points_ND, rows)])
+        rows = min(len(points_ND), max(1, self.config.search_bytes // (4 * len(self.bank))))
+        room_M = points_ND.new_empty(rows * len(self.bank))
+        far_N = nearest(points_ND, self.bank.float(), room_M)
         return far_N.view(1, 1, *features_1Dhw.shape[2:])
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:

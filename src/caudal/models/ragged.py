@@ -148,7 +148,14 @@ def side_by_side(rows: torch.Tensor, lengths_B: torch.Tensor, fill: float) -> to
     """Rows (R, …) that lie joined as (B, T, …), `fill` after each end; T is the longest, at least 1."""
     longest = max(1, int(lengths_B.max())) if len(lengths_B) else 1
     beside = rows.new_full((len(lengths_B), longest, *rows.shape[1:]), fill)
-    beside[steps_known(lengths_B, longest)] = rows
+    if not len(rows):
+        return beside
+    # By number, as whole rows are copied: a mask would be asked for every value.
+    first_B = torch.arange(len(lengths_B), device=rows.device) * longest - (
+        torch.cumsum(lengths_B, 0) - lengths_B
+    )
+    place_R = torch.arange(len(rows), device=rows.device) + torch.repeat_interleave(first_B, lengths_B)
+    beside.flatten(0, 1).index_copy_(0, place_R, rows)
     return beside
 
 
@@ -174,9 +181,8 @@ def filled(x: torch.Tensor, indicator: bool) -> torch.Tensor:
 
     With `indicator` they are (…, 2F): what follows is 1 where a number was missing, else 0.
     """
-    there = torch.isfinite(x)
-    known = torch.where(there, x, 0.0)
-    return torch.cat([known, (~there).to(known.dtype)], -1) if indicator else known
+    known = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    return torch.cat([known, (~torch.isfinite(x)).to(known.dtype)], -1) if indicator else known
 
 
 def _features(rows: torch.Tensor) -> torch.Tensor:

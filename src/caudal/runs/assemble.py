@@ -19,7 +19,7 @@ from caudal.tasks import TASKS
 from caudal.tasks.base import MapTask, Task
 from caudal.training.adamw import AdamW
 from caudal.training.average import Average
-from caudal.training.precision import Precision
+from caudal.training.precision import Precision, choose
 from caudal.training.stages import HasHead
 from caudal.training.step import Parts, Prepare, Stepper, equal_parts
 
@@ -44,7 +44,20 @@ def make_model(
     """
     torch.manual_seed(integer(spec.seed, "weights"))
     model = weights.build(spec.model.name, inputs, outputs, {**(config or {}), **spec.model.config})
+    limit_threads(model, device)
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def limit_threads(model: nn.Module, device: str) -> None:
+    """Let this process compute with no more threads than are worth it for a model, if it says so."""
+    most = getattr(model, "threads_worth", None)
+    if most is not None and device == "cpu":
+        torch.set_num_threads(min(most, torch.get_num_threads()))
+
+
+def choose_precision(model: nn.Module, device: str, asked: str, ragged: bool) -> Precision:
+    """What a model computes in: as asked, or what is fast for it and for samples of any length (`ragged`)."""
+    return choose(device, asked, ragged or bool(getattr(model, "step_by_step", False)))
 
 
 def make_thrifty(model: nn.Module, heap: int, recompute: int) -> None:

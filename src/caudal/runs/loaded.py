@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from caudal.core.errors import DataError, UsageError
+from caudal.core.errors import DataError, DoesNotFit, UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.classes import Classes
@@ -25,19 +24,19 @@ from caudal.inference.predict import working_bytes
 from caudal.memory import planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
-from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.memory.meters import charged_bytes
 from caudal.memory.plan import Holder
 from caudal.memory.vram import DEFAULT_SHARE
 from caudal.models import weights
 from caudal.models.anomaly_map import AnomalyMap, MapScores
 from caudal.models.brought import brought
 from caudal.models.fold import folded
-from caudal.runs import assemble
+from caudal.runs import assemble, forwards
 from caudal.runs.machine import processors, settle
 from caudal.runs.tiling import Tiling, candidates, tiling_bytes
 from caudal.training import precision
 
-_MEASURED_SIDES_PX = (256, 576)
+_COMFORT = 2  # times what its largest layer takes: less room than that is not tried in this process
 
 
 @dataclass
@@ -106,9 +105,8 @@ class Loaded:
         height, width = tiling.grid(header).largest
         key = (height, width, header.bands, str(header.dtype))
         if key not in self.tiles:
-            meter = PeakMeter()
-            self.forward(0)(np.zeros((1, height, width, header.bands), header.dtype), None)
-            self.tiles[key] = meter.peak()
+            x_NHWC = np.zeros((1, height, width, header.bands), header.dtype)
+            self.tiles[key] = forwards.peak_of(self.forward(0), x_NHWC, self.weights == Weights.MAPPED)
         own = working_bytes(
             tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
             threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
@@ -167,13 +165,51 @@ def load_model(path: Path, device: str, ram: Bytes | None = None) -> Loaded:
     Raises:
         BadModel: there is no model that may be opened.
         DeviceMissing: `device` is not here.
+        DoesNotFit: not even a small tile fits into `ram` beside the model.
     """
+    model, card, where = _open(path, device)
+    position = _weights_position(model, card, where, ram)
+    stored = card.memory or {}
+    rows: tuple[Measured, ...] = ()
+    if position == Weights.HELD and stored.get("device") == where:
+        rows = tuple(Measured.model_validate(row) for row in stored.get("forwards") or ())
+    if not rows and ram is not None and _is_tight(model, position, ram):
+        # Before any weight is copied here: the child that measures lies beside this process.
+        rows = forwards.ask(path, where, position, ram)
+        if not rows and position == Weights.HELD:
+            position = Weights.MAPPED
+            rows = forwards.ask(path, where, position, ram)
+        if not rows:
+            raise _no_layer_fits(model, ram)
+    loaded = _ready(model, card, where, position, path)
+    if not rows:
+        mapped = position == Weights.MAPPED
+        rows = tuple(forwards.measure(loaded.forward(0), card.bands, mapped, None))
+    loaded.forwards = rows
+    return loaded
+
+
+def open_model(path: Path, device: str, position: int) -> Loaded:
+    """A model with its weights at `position` of their lever; what inference takes is not measured.
+
+    Raises:
+        BadModel: there is no model that may be opened.
+        DeviceMissing: `device` is not here.
+    """
+    model, card, where = _open(path, device)
+    return _ready(model, card, where, position, path)
+
+
+def _open(path: Path, device: str) -> tuple[nn.Module, weights.ModelCard, str]:
+    """The model, its weights mapped as they lie, its card, and the device that is to be used."""
     settle()
     torch.set_num_threads(processors())
     where = vram.choose(device)
     model, card = weights.load(path / "model" if (path / "model").is_dir() else path)
-    model.requires_grad_(False)
-    position = _weights_position(model, card, where, ram)
+    return model.requires_grad_(False), card, where
+
+
+def _ready(model: nn.Module, card: weights.ModelCard, device: str, position: int, path: Path) -> Loaded:
     warnings = []
     if card.normalization is None:
         warnings.append(
@@ -185,41 +221,41 @@ def load_model(path: Path, device: str, ram: Bytes | None = None) -> Loaded:
     classes = Classes.model_validate(card.classes) if card.classes else None
     ready = MapScores(model) if isinstance(model, AnomalyMap) else model
     if position == Weights.MAPPED:
-        ready = ready if where == "cpu" else brought(ready, where)
+        ready = ready if device == "cpu" else brought(ready, device)
     elif ready is model:
         ready = folded(model)
-    loaded = Loaded(
-        ready, card, normalization, classes, where, charged_bytes(), (), tuple(warnings), position
-    )
-    stored = card.memory or {}
-    if position == Weights.HELD and stored.get("device") == where and stored.get("forwards"):
-        loaded.forwards = tuple(Measured.model_validate(row) for row in stored["forwards"])
-    else:
-        loaded.forwards = _measure(loaded)
-    return loaded
+    return Loaded(ready, card, normalization, classes, device, charged_bytes(), (), tuple(warnings), position)
 
 
 def _weights_position(model: nn.Module, card: weights.ModelCard, device: str, ram: Bytes | None) -> int:
     """`HELD` if copies of the weights, made for speed, fit into `ram` beside the smallest tile."""
     stored = (card.memory or {}).get("forwards") or ()
-    forwards = tuple(Measured.model_validate(row) for row in stored)
-    tile = min((row.vram if device == "cuda" else row.ram for row in forwards), default=0)
-    copies = sum(w.numel() * w.element_size() for w in model.state_dict().values())
+    rows = tuple(Measured.model_validate(row) for row in stored)
     if device == "cuda":
-        free = vram.devices()[0].free
-        return Weights.HELD if copies + tile <= DEFAULT_SHARE * free else Weights.MAPPED
-    return Weights.HELD if ram is None or charged_bytes() + copies + tile <= ram else Weights.MAPPED
+        tile = min((row.vram for row in rows), default=0)
+        return (
+            Weights.HELD if _bytes(model) + tile <= DEFAULT_SHARE * vram.devices()[0].free else Weights.MAPPED
+        )
+    tile = min((row.ram for row in rows), default=forwards.layer_bytes(model))
+    fits = ram is None or charged_bytes() + _bytes(model) + tile <= ram
+    return Weights.HELD if fits else Weights.MAPPED
 
 
-def _measure(loaded: Loaded) -> tuple[Measured, ...]:
-    """Two small real inferences, for a model that was not measured on this kind of device."""
-    forward, meter, ready, found = loaded.forward(0), PeakMeter(), charged_bytes(), []
-    for side in _MEASURED_SIDES_PX:
-        x_NHWC = np.zeros((1, side, side, loaded.card.bands), np.uint8)
-        meter.reset()
-        began = time.perf_counter()
-        forward(x_NHWC, None)
-        seconds = time.perf_counter() - began
-        ram = Bytes(max(1, meter.peak() - ready))
-        found.append(Measured(side_px=side, ram=ram, vram=Bytes(vram.peak() or 0), seconds=seconds))
-    return tuple(found)
+def _is_tight(model: nn.Module, position: int, ram: Bytes) -> bool:
+    """Whether `ram` may not hold a layer's work beside the model: then it is not tried in this process."""
+    held = _bytes(model) if position == Weights.HELD else 0
+    return charged_bytes() + held + _COMFORT * forwards.layer_bytes(model) > ram
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(w.numel() * w.element_size() for w in model.state_dict().values())
+
+
+def _no_layer_fits(model: nn.Module, ram: Bytes) -> DoesNotFit:
+    layer = forwards.layer_bytes(model)
+    parts = [
+        Holder(name=_("interpreter, libraries, model"), bytes=charged_bytes(), exact=False),
+        Holder(name=_("computing its largest layer"), bytes=Bytes(layer), exact=False),
+    ]
+    # It was tried and did not fit, whatever the estimate says.
+    return planner.refusal(parts, min(ram, Bytes(planner.total(parts, "ram") - 1)), None)

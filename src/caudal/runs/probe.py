@@ -7,14 +7,13 @@ allocator that was stretched once stays stretched.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from caudal.memory.levers.checkpointing import Checkpointing
 from caudal.memory.levers.heap import Heap
 from caudal.memory.levers.threads import Threads
 from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.memory.process import first_to_go
 from caudal.runs.machine import settle
 from caudal.runs.refusal import LEAST_RAM, refuse_at_once, static_bytes
 from caudal.runs.spec import RunSpec
@@ -35,11 +35,13 @@ from caudal.runs.work import WORKS
 from caudal.runs.work.base import Work
 
 if TYPE_CHECKING:
-    from caudal.training.step import StepBatch
+    from caudal.runs.work.base import RehearsedBatch
 
 _COMFORT = 0.7  # of the room for a step: past it, what takes less and longer is measured, too
 _NO_TIME = 1e-9  # it was measured, and is in the time of a step
 _WORTH_BRINGING = 0.05  # of the budget: an optimizer state below it stays where it is
+_LONG_SECONDS = 5.0  # of one size: steps as long as that show a heap's slack sooner
+_AT_LEAST = 3  # steps
 
 _ERRORS: dict[str, type[CaudalError]] = {e.code: e for e in (DeviceMissing, DoesNotFit, UsageError)}
 
@@ -75,22 +77,16 @@ def ask(request: ProbeRequest) -> ProbeResult:
         stderr=subprocess.PIPE,
         text=True,
     ) as child:
-        _first_to_go(child.pid)
+        first_to_go(child.pid)
         output, errors = child.communicate(request.model_dump_json())
     if child.returncode == -signal.SIGKILL:
-        raise _too_small(request.ram, Bytes(request.ram + 1))
+        raise _overflowed(request.ram, output)
     assert child.returncode == 0, f"the probe failed:\n{errors}"
     answer = json.loads(output.splitlines()[-1])
     if "error" in answer:
         error = answer["error"]
         raise _ERRORS[error["code"]](error["message"], error["hint"], **error["facts"])
     return ProbeResult.model_validate(answer)
-
-
-def _first_to_go(pid: int) -> None:
-    # If the kernel must kill somebody while we measure, it is the probe: its parent can then say why.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
 
 
 def _too_small(budget: Bytes, least: Bytes) -> DoesNotFit:
@@ -103,6 +99,30 @@ def _too_small(budget: Bytes, least: Bytes) -> DoesNotFit:
         needed=int(least),
         budget=int(budget),
     )
+
+
+def _overflowed(budget: Bytes, output: str) -> DoesNotFit:
+    """The kernel ended the probe while it measured what its last line says."""
+    told = [json.loads(text)["measures"] for text in output.splitlines()]
+    stages = {
+        "reading": _("reading its data"),
+        "scoring": _("scoring its largest samples"),
+        "training": _("a training step of the smallest micro-batch"),
+    }
+    return DoesNotFit(
+        _("The budget of {budget} does not hold this run: its measurement was ended at {stage}.").format(
+            budget=budget, stage=stages[told[-1]] if told else _("loading its libraries")
+        ),
+        _("Give more with --ram, or a smaller model, smaller samples or a smaller batch in the spec."),
+        pool="ram",
+        needed=int(budget) + 1,
+        budget=int(budget),
+    )
+
+
+def _say(stage: str) -> None:
+    """Tell the parent, which cannot ask a process that was killed."""
+    print(json.dumps({"measures": stage}), flush=True)
 
 
 def main() -> None:
@@ -129,7 +149,6 @@ def measure(request: ProbeRequest) -> ProbeResult:
     from caudal.models.anomaly_map import Fitted
     from caudal.runs import assemble, tensorboard  # noqa: F401 - a run has them all
     from caudal.training import loop  # noqa: F401
-    from caudal.training import precision as precisions
     from caudal.training.average import Average
     from caudal.training.fit import Taker
     from caudal.training.state_elsewhere import at_once_bytes
@@ -140,14 +159,16 @@ def measure(request: ProbeRequest) -> ProbeResult:
     free = vram.devices()[0].free if device == "cuda" else Bytes(0)
     torch.set_num_threads(request.threads)
     meter = PeakMeter()
+    _say("reading")
     # The first reading loads libraries and tables, which a run has before it trains.
     rehearsal.decoding(meter, 1)
     allocator.trim()
     imported = charged_bytes()
-    precision = precisions.choose(device, request.spec.training.precision)
     task = rehearsal.make_task()
     model = assemble.make_model(request.spec, rehearsal.inputs, rehearsal.outputs, device, rehearsal.config)
     prepare, parts = rehearsal.prepare(device), rehearsal.parts
+    asked = request.spec.training.precision
+    precision = assemble.choose_precision(model, device, asked, parts is not None)
     stepper: Any
     scratch: Path | None = None
     if isinstance(model, Fitted):
@@ -165,11 +186,13 @@ def measure(request: ProbeRequest) -> ProbeResult:
         for threads in Threads(request.spec.data.threads).positions()[:2]
     )
     allocator.trim()
+    _say("scoring")
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     forwards = tuple(rehearsal.forwards(model, task, precision, meter))
     allocator.trim()
     scored = rehearsal.scoring(model, task, precision, meter)
     allocator.trim()
+    _say("training")
     steps: list[Step] = []
     held = sum(static.values()) - (static["optimizer"] if scratch else 0)
     room = request.ram - imported - held
@@ -192,8 +215,8 @@ def measure(request: ProbeRequest) -> ProbeResult:
             allocator.trim()  # a run begins with this size, and not with what smaller ones left
             # Where samples differ, only a whole batch is cut as batches are.
             count = max(request.exact) if rehearsal.parts else min(2 * size, max(request.exact))
-            batches = [rehearsal.batch(count, number) for number in range(rehearsal.steps)]
-            step = _measure_step(stepper, average, batches, size, meter, imported, held, device)
+            drawn = (rehearsal.batch(count, number) for number in range(rehearsal.steps))
+            step = _measure_step(stepper, average, drawn, size, meter, imported, held, device)
             measured.append(step.model_copy(update={"heap": heap, "recompute": recompute}))
         steps += measured
     return ProbeResult(
@@ -251,27 +274,31 @@ def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
 def _measure_step(
     stepper: Any,
     average: Any,
-    batches: Sequence[StepBatch],
+    batches: Iterable[RehearsedBatch],
     size: int,
     meter: PeakMeter,
     imported: Bytes,
     held: int,
     device: str,
 ) -> Step:
-    meter.reset()
-    seconds = []
+    seconds: list[float] = []
+    peak = count = 0
     for number, batch in enumerate(batches):
-        began = time.perf_counter()
+        meter.reset()
+        began, count = time.perf_counter(), batch.size
         stepper.run(batch, 1e-4)
         average.update(stepper.model, number)
         seconds.append(time.perf_counter() - began)
+        peak = max(peak, meter.peak() - batch.nbytes)
+        if sum(seconds) > _LONG_SECONDS and len(seconds) >= _AT_LEAST:
+            break
     on_device = vram.peak() if device == "cuda" else None
     return Step(
         micro_batch=size,
-        ram=Bytes(max(0, meter.peak() - imported - (held if device == "cpu" else 0))),
+        ram=Bytes(max(0, peak - imported - (held if device == "cpu" else 0))),
         vram=Bytes(max(0, (on_device or held) - held)),
         # The first of a size makes the kernels for it.
-        seconds_per_sample=min(seconds[1:]) / batches[0].size,
+        seconds_per_sample=min(seconds[1:]) / count,
     )
 
 

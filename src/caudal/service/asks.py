@@ -11,16 +11,25 @@ from fastapi import Path as PathPart
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from caudal.service.records import Scope
+from caudal.tasks.generation.request import Precision, Scheduler
+
+_NO_CONTROL = r"^[^\x00-\x1f\x7f]*$"
 ID_PATTERN = "^[0-7][0-9a-hjkmnp-tv-z]{25}$"
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 PathId = Annotated[str, PathPart(pattern=ID_PATTERN)]
+QueryPlace = Annotated[
+    str | None, Query(min_length=1, max_length=1024, pattern=_NO_CONTROL, description="As you call it")
+]
 QueryId = Annotated[str | None, Query(pattern=ID_PATTERN)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_NO_CONTROL)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f\\]*$")]
 Size = (
     Annotated[int, Field(ge=1, le=2**50, description="Bytes")]
     | Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}(\.[0-9]{1,3})? ?[KMGT]i?B$")]
 )
+Text = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
+Kind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 Device = Literal["auto", "cuda", "cpu"]
 Settings = Annotated[dict[str, Any], Field(max_length=40)]
 
@@ -46,14 +55,14 @@ class NewDataset(Ask):
     name: Name
     project: Id | None = None
     root: Name | None = None
-    path: Annotated[str, StringConstraints(max_length=1024)] | None = None
-    place: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    path: Annotated[str, StringConstraints(max_length=1024, pattern=_NO_CONTROL)] | None = None
+    place: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_NO_CONTROL)] | None = None
 
 
 class FetchFile(Ask):
     """A file on the web that the server gets for itself, if it may."""
 
-    url: Annotated[str, StringConstraints(min_length=8, max_length=2000)]
+    url: Annotated[str, StringConstraints(min_length=8, max_length=2000, pattern=_NO_CONTROL)]
     name: FileName
 
 
@@ -89,7 +98,7 @@ class NewPlan(Ask):
 
 
 class _NewJob(Ask):
-    name: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    name: Annotated[str, StringConstraints(max_length=100, pattern=_NO_CONTROL)] = ""
     project: Id | None = None
     priority: int = Field(0, ge=-10, le=10)
     limit_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
@@ -164,12 +173,54 @@ class PackJob(_NewJob):
     shard: Size | None = None
 
 
-NewJob = Annotated[TrainJob | PredictJob | EvaluateJob | ExplainJob | PackJob, Field(discriminator="verb")]
+class GenerateJob(_NewJob):
+    """Make pictures of people from their faces and a prompt. Needs the extra `generation`.
+
+    `model` is the folder of an SDXL model, `people` a picture of a face for each of them; `controls` are the
+    folders of further ControlNets by kind, `control_pictures` what they are shown.
+    """
+
+    verb: Literal["generate"]
+    model: Data
+    people: Annotated[list[Data], Field(min_length=1, max_length=16)]
+    prompt: Text
+    negative: Text = ""
+    style: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_ -]{0,60}$")] = "none"
+    width: Annotated[int, Field(ge=64, le=8192)] | None = None
+    height: Annotated[int, Field(ge=64, le=8192)] | None = None
+    steps: Annotated[int, Field(ge=1, le=500)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=50)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53)] = 0
+    count: Annotated[int, Field(ge=1, le=10_000)] = 1
+    batch: Annotated[int, Field(ge=1, le=64)] = 1
+    identity_strength: Annotated[float, Field(ge=0, le=1.5)] = 0.8
+    adapter_strength: Annotated[float, Field(ge=0, le=1.5)] = 0.8
+    scheduler: Scheduler = "default"
+    precision: Precision = "auto"
+    lcm: bool = False
+    engine: Literal["onnx", "opencv", "stand_in"] = "onnx"
+    pose: Data | None = None
+    identity: Data | None = None
+    adapter: Data | None = None
+    faces: Data | None = None
+    controls: Annotated[dict[Kind, Data], Field(max_length=8)] = {}
+    control_pictures: Annotated[dict[Kind, Data], Field(max_length=8)] = {}
+    control_strengths: Annotated[dict[Kind, Annotated[float, Field(ge=0, le=1.5)]], Field(max_length=8)] = {}
+    watermark: bool = True
+    metadata: bool = True
+    exact: bool = False
+    vram: Size | None = None
+    device: Device | None = None
+
+
+NewJob = Annotated[
+    TrainJob | PredictJob | EvaluateJob | ExplainJob | PackJob | GenerateJob, Field(discriminator="verb")
+]
 
 
 class NewKey(Ask):
     """A key for somebody. It is shown once."""
 
     name: Name
-    scopes: Annotated[list[Literal["read", "run", "admin"]], Field(min_length=1, max_length=3)]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=3)]
     days: Annotated[float, Field(gt=0, le=3650)] | None = None

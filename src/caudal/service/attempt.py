@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+import sys
 import time
 import tomllib
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from caudal.service.stopping import Stopping
 from caudal.service.store import Store, Superseded, open_store
 from caudal.service.tail import Tail
 from caudal.service.tracking import Reporter
-from caudal.service.work import TrainWork
+from caudal.service.work import WORK_VARIABLE, TrainWork, Work
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ TICK_SECONDS = 0.2
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 2.0  # for a supervisor elsewhere to see that its folder was taken
 _GONE_SECONDS = 0.05
+_PATIENCE_SECONDS = 1.0  # with a store that is away: meanwhile nobody looks at the clock
 _ODD_BYTES = 64 * 1024
 
 
@@ -97,7 +99,7 @@ class Supervisor:
         with output.open("wb") as output_file, log.open("ab") as log_file:
             log_start = log_file.tell()
             child = Child(
-                [*self.settings.program, *self._words()],
+                self._command(),
                 self._environment(left),
                 dies_with=signal.SIGKILL,
                 output=output_file,
@@ -109,7 +111,13 @@ class Supervisor:
         self._try(lambda: self.store.claims.running(self.attempt, self.run, self._task()))
         # A training ends by itself at its time limit, with a checkpoint.
         writing = self._is_writing if self.job.work.verb == "train" else None
-        stopping = Stopping(child.process, self.settings.cancel_seconds, left, writing)
+        stopping = Stopping(
+            child.process,
+            self.settings.cancel_seconds,
+            left,
+            writing,
+            step_seconds=self.tail.step_seconds,
+        )
         try:
             self._watch(child, stopping)
             self._check_fence()
@@ -153,11 +161,11 @@ class Supervisor:
         """Be heard of, hear, and carry events; where the store is away, the next time."""
         self._check_fence()
         self._saw(ram=int(charged_bytes(child.process.pid)))
-        job = self._try(self._hear)
-        if job is not None and job.cancel:
-            stopping.ask("cancel")
-        self._try(self.tail.carry)
-        self._try(self._read_plan)
+        with suppress(StoreAway):  # the rest would wait for it, too
+            if self._hear().cancel:
+                stopping.ask("cancel")
+            self.tail.carry()
+            self._read_plan()
 
     def _check_fence(self) -> None:
         if fence.read(self.folder)[0] > self.attempt.fence:
@@ -174,7 +182,7 @@ class Supervisor:
     def _read_plan(self) -> None:
         """Once its plan is known, no more is kept free for the job than the plan says."""
         path = self.run / "plan.json"
-        if self.job.work.verb != "train" or not path.is_file():
+        if not self.job.work.plans or not path.is_file():
             return
         written = path.stat().st_mtime_ns
         if written != self.plan_of:
@@ -191,12 +199,17 @@ class Supervisor:
                 self._next_beat = now + self.settings.lease_seconds / 4
                 self._try(lambda: self.store.claims.beat(self.attempt))
 
-    def _words(self) -> list[str]:
+    def _command(self) -> list[str]:
+        work = self._granted()
+        program = self.settings.program if work.module is None else (sys.executable, "-m", work.module)
+        return [*program, *work.words(self.run)]
+
+    def _granted(self) -> Work:
         work = self.job.work
         budget = self.job.granted_ram
         if self.job.smaller and not work.resumes and budget is not None:
             budget = int(budget * 0.75 ** max(1, self.job.memory_retries))
-        return work.model_copy(update={"ram": budget}).words(self.run)
+        return work.model_copy(update={"ram": budget})
 
     def _environment(self, left: float | None) -> dict[str, str]:
         values = {
@@ -204,6 +217,8 @@ class Supervisor:
             FENCE: f"{self.folder / fence.NAME}:{self.attempt.fence}",
             "PYTHONUNBUFFERED": "1",
         }
+        if self.job.work.module is not None:
+            values[WORK_VARIABLE] = self._granted().model_dump_json()
         if self.job.smaller:
             values[SMALLER_PLAN] = "1"
         if left is not None:
@@ -319,7 +334,7 @@ def supervise(attempt_id: str, settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
-    with open_store(settings, migrate=False) as store:
+    with open_store(settings, migrate=False, busy_seconds=_PATIENCE_SECONDS) as store:
         while supervisor is None:
             try:
                 job, attempt = store.claims.register(attempt_id, pid, tick)

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Request, Security
@@ -23,11 +23,10 @@ from caudal.service.limits import Buckets
 from caudal.service.metrics import Metrics
 from caudal.service.oidc import Issuer
 from caudal.service.problems import Refused
+from caudal.service.records import SCOPES, Scope
 from caudal.service.serving import Limits
 from caudal.service.store import Store
 
-Scope = Literal["read", "run", "admin"]
-SCOPES: tuple[Scope, ...] = ("read", "run", "admin")
 COOKIE = "caudal_key"
 _PREFIX = "caudal_"
 _KNOWN_SECONDS = 5.0  # a key that another server revoked is refused after so long

@@ -83,7 +83,7 @@ def next_step(job: Job, ending: Ending, settings: Settings) -> Step:
                 wait_seconds=wait_seconds(lost), lost_retries=lost + 1,
             )  # fmt: skip
         return at("failed", how, _("See what ends its processes, and retry it."))
-    if how == "error" and job.smaller and ending.error and ending.error.code == "does_not_fit":
+    if how == "does_not_fit" and job.smaller:
         # There is no smaller plan: what ended it is what asked for one.
         return at("failed", job.reason or "oom_host", _("No smaller plan is left: give it more memory."))
     return at("failed", how, _MENDS[how]())
@@ -92,6 +92,7 @@ def next_step(job: Job, ending: Ending, settings: Settings) -> Step:
 _MENDS = {
     "oom_shm": lambda: _("Make room in /dev/shm, and retry it."),
     "disk_full": lambda: _("Make room on the disk, and retry it: it goes on from its last checkpoint."),
+    "does_not_fit": lambda: _("Ask again with a larger budget, or for less work at once."),
     "timeout": lambda: _("Retry it to go on from its last checkpoint, with the same time again."),
     "data": lambda: _("Mend the data, and retry it."),
     "error": lambda: _("See its log, and retry it once the cause is gone."),

@@ -14,21 +14,20 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from caudal.core.messages import _
-from caudal.core.units import Bytes
 from caudal.service.attempt import ending_file
 from caudal.service.ends import Ending
+from caudal.service.largest import largest, too_large
 from caudal.service.place import end_members, is_alive, place
 from caudal.service.records import Attempt, Problem
 from caudal.service.settings import Settings
 from caudal.service.store import Store, Superseded
 from caudal.service.tail import Tail
-from caudal.service.tracking import end_tracked
+from caudal.service.tracking import Ender
 
 LEASES = 3
 """After so many without a word, a worker elsewhere is lost."""
 _BIRTH_SECONDS = 5.0  # from a claim to the supervisor's first word
 _IN_VIEW = 100
-_TRACK_SECONDS = 2.0
 
 
 class Keeper:
@@ -40,7 +39,7 @@ class Keeper:
         self._store, self._settings, self._clock = store, settings, clock
         self._here = here or place()
         self._beats: dict[str, tuple[int, float]] = {}
-        self._tracked = self._clock()
+        self._ender = Ender(store, settings, clock)
         self._waits: dict[tuple[str, int], float] = {}
 
     def look(self) -> None:
@@ -58,9 +57,7 @@ class Keeper:
         self._workers()
         self._waiting()
         self._too_large()
-        if self._clock() - self._tracked >= _TRACK_SECONDS:
-            end_tracked(self._store, self._settings)
-            self._tracked = self._clock()
+        self._ender.tend()
 
     def _near(self, attempt: Attempt) -> None:
         """Of this machine: its supervisor is alive, or it is ended here and now."""
@@ -115,25 +112,23 @@ class Keeper:
         self._waits = {key: self._waits.get(key, now) for key in seen}
         for key, began in self._waits.items():
             if now - began >= seen[key]:
-                self._store.claims.wake(*key)
+                self._store.line.wake(*key)
 
     def _too_large(self) -> None:
-        """On one machine alone, what it can never hold is refused; among several, a larger one may come."""
-        if not self._store.database.is_sqlite:
+        """On one machine alone, what it can never hold is refused; among several, a larger one may come, and
+        the job says that it waits for that.
+        """
+        most = largest(self._store)
+        if most is None:
             return
-        workers = [worker for worker in self._store.workers.list() if worker.state == "here"]
-        if not workers:
-            return
-        ram, vram = max(w.ram_bytes for w in workers), max(w.vram_bytes for w in workers)
-        for job_id, needed_ram, needed_vram in self._store.claims.larger_than(ram, vram):
-            text = _("It needs {needed}, and this machine has {most} for jobs.")
-            needed, most = (needed_ram, ram) if needed_ram > ram else (needed_vram, vram)
-            problem = Problem(
-                code="does_not_fit",
-                message=text.format(needed=Bytes(needed), most=Bytes(most)),
-                hint=_("Give it a smaller budget, or the service a larger one."),
-            )
-            self._store.claims.refuse(job_id, Ending(how="error", error=problem))
+        for job_id, *needed in self._store.line.larger_than(*most):
+            problem = too_large((needed[0], needed[1]), most)
+            assert problem is not None, "it was looked for"
+            if self._store.database.is_sqlite:
+                self._store.line.refuse(job_id, Ending(how="does_not_fit", error=problem))
+            else:
+                text = _("{fact} It starts when a larger one takes jobs.").format(fact=problem.message)
+                self._store.line.say_next(job_id, text)
 
     def _silence(self, name: str, beat: int) -> float:
         """For how many seconds nothing was heard, as far as this process has seen."""

@@ -21,6 +21,7 @@ Asked = Literal["cancel", "stop", "timeout"]
 _TAIL_BYTES = 64 * 1024
 _CODES: dict[str, How] = {
     "disk_full": "disk_full",
+    "does_not_fit": "does_not_fit",
     "timeout": "timeout",
     "data": "data",
     "unreadable_file": "data",
@@ -79,7 +80,12 @@ def name(left: Left) -> tuple[How, Problem | None]:
     how = _how(left, error)
     if left.asked == "stop" and how in ("killed", "error"):
         return "stopped", None
-    return how, _said(error) if error else _in_words(how, left)
+    return how, said(error) if error else _in_words(how, left)
+
+
+def how_of(error: dict[str, Any]) -> How:
+    """The name of an end that a verb tells of in its last line."""
+    return _CODES.get(str(error.get("code", "")), "error")
 
 
 def _how(left: Left, error: dict[str, Any] | None) -> How:
@@ -102,7 +108,8 @@ def _how(left: Left, error: dict[str, Any] | None) -> How:
     return "error"
 
 
-def _said(error: dict[str, Any]) -> Problem:
+def said(error: dict[str, Any]) -> Problem:
+    """What a verb's last line tells of an error."""
     return Problem(
         code=str(error.get("code", "error")),
         message=str(error.get("message", "")),

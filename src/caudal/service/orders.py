@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from caudal.core.errors import UsageError
+from caudal.core.errors import DoesNotFit, UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.runs.spec import RunSpec
 from caudal.service import asks
 from caudal.service.ids import new_id
+from caudal.service.largest import largest, too_large
 from caudal.service.problems import Refused, not_found
 from caudal.service.roots import Roots
 from caudal.service.settings import Settings
 from caudal.service.store import Store
-from caudal.service.work import EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork, Work
+from caudal.service.work import (
+    EvaluateWork,
+    ExplainWork,
+    GenerateWork,
+    PackWork,
+    PredictWork,
+    TrainWork,
+    Work,
+)
+from caudal.tasks.generation.request import GenerationRequest
+from caudal.tasks.generation.request import lcm as few_steps
 
 _PLAIN = re.compile(r"[\w][\w.+ -]{0,80}")
 _DATA_KEYS = frozenset(
@@ -44,6 +56,29 @@ class Orders:
         """
         return self._roots.path_of(self._store.datasets.get(data.dataset), data.file or "")
 
+    def check(self, asked: asks.NewJob, needs: Mapping[str, int | None]) -> None:
+        """Refuse what is known to be too much; `needs` are the bytes that a plan says, by pool.
+
+        Raises:
+            DoesNotFit: no machine of the service is so large.
+            UsageError: a longer time limit than the settings allow.
+        """
+        most = self._settings.longest_seconds
+        if asked.limit_seconds is not None and asked.limit_seconds > most:
+            raise UsageError(
+                _("A limit of {given:.0f} s is more than the service allows: {most:.0f} s.").format(
+                    given=asked.limit_seconds, most=most
+                ),
+                _("Ask for less, or raise longest_seconds in its settings."),
+            )
+        if not self._store.database.is_sqlite or (most_bytes := largest(self._store)) is None:
+            return  # among several machines, a larger one may come
+        on_cpu = getattr(asked, "device", None) == "cpu"
+        given = {"ram": _size(asked.ram), "vram": None if on_cpu else _size(getattr(asked, "vram", None))}
+        ram, vram = (given[pool] if (need := needs.get(pool)) is None else need for pool in ("ram", "vram"))
+        if (problem := too_large((ram or 0, vram or 0), most_bytes)) is not None:
+            raise DoesNotFit(problem.message, problem.hint)
+
     def work(self, asked: asks.NewJob) -> Work:
         """What is to be done.
 
@@ -63,6 +98,8 @@ class Orders:
                 shard=str(int(shard)) if shard else None,
                 ram=ram,
             )
+        if isinstance(asked, asks.GenerateJob):
+            return self._pictures(asked, ram)
         run = self._run(asked.run)
         if isinstance(asked, asks.PredictJob):
             return self._prediction(asked, run, ram)
@@ -166,6 +203,28 @@ class Orders:
             ram=ram,
             device=asked.device,
             name="samples.csv" if samples else "map.tif" if raster else "maps",
+        )
+
+    def _pictures(self, asked: asks.GenerateJob, ram: Bytes | None) -> GenerateWork:
+        shape = set(GenerationRequest.model_fields) & asked.model_fields_set
+        request = GenerationRequest.make(asked.model_dump(include=shape, exclude_none=True))
+        return GenerateWork(
+            request=few_steps(request) if asked.lcm else request,
+            model=str(self.path(asked.model)),
+            people=tuple(str(self.path(one)) for one in asked.people),
+            engine=asked.engine,
+            pose=self._maybe(asked.pose),
+            identity=self._maybe(asked.identity),
+            adapter=self._maybe(asked.adapter),
+            faces=self._maybe(asked.faces),
+            controls={kind: str(self.path(one)) for kind, one in asked.controls.items()},
+            control_pictures={kind: str(self.path(one)) for kind, one in asked.control_pictures.items()},
+            watermark=asked.watermark,
+            metadata=asked.metadata,
+            exact=asked.exact,
+            ram=ram,
+            vram=_size(asked.vram),
+            device=asked.device,
         )
 
     def _card(self, run: str) -> dict[str, Any] | None:

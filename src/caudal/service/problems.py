@@ -28,6 +28,7 @@ from caudal.core.errors import (
     UsageError,
 )
 from caudal.core.messages import _
+from caudal.service.asks import ID_PATTERN
 from caudal.service.errors import Conflict, NotFound, StoreAway
 
 MEDIA_TYPE = "application/problem+json"
@@ -141,7 +142,7 @@ async def _of_http(request: Request, error: Exception) -> Response:
 async def _of_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = [
-        WrongField(where=".".join(map(str, one["loc"])), why=_printable(str(one["msg"])))
+        WrongField(where=".".join(map(str, one["loc"])), why=_printable(_why(one)))
         for one in error.errors()[:20]
     ]
     first = wrong[0]
@@ -152,6 +153,16 @@ async def _of_request(request: Request, error: Exception) -> Response:
         _("See /api/v1/openapi.json for what it takes."),
         [WrongField(where=_printable(one.where), why=one.why) for one in wrong],
     )
+
+
+def _why(one: Mapping[str, Any]) -> str:
+    """What is wrong with a part of a request, in words for people where the library's are for programmers."""
+    about = one.get("ctx") or {}
+    if one["type"] == "union_tag_invalid":
+        return _("“{tag}” is none of {known}").format(tag=about.get("tag"), known=about.get("expected_tags"))
+    if one["type"] == "string_pattern_mismatch" and about.get("pattern") == ID_PATTERN:
+        return _("an id has 26 digits and small letters, as lists show them")
+    return str(one["msg"])
 
 
 def _printable(text: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from caudal.core.config import Frozen
 from caudal.service.states import Reason, State
 from caudal.service.work import Work
+
+Scope = Literal["read", "run", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""What a key may do; each has those before it."""
 
 
 class Problem(Frozen):

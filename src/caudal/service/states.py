@@ -36,7 +36,16 @@ State = Literal[
     "cancelled",
 ]
 Reason = Literal[
-    "oom_host", "oom_device", "oom_shm", "disk_full", "timeout", "worker_lost", "killed", "data", "error"
+    "oom_host",
+    "oom_device",
+    "oom_shm",
+    "disk_full",
+    "does_not_fit",
+    "timeout",
+    "worker_lost",
+    "killed",
+    "data",
+    "error",
 ]
 
 STATES: tuple[State, ...] = get_args(State)

@@ -81,7 +81,7 @@ class _Story:
             case "memory_read":
                 self.ram, self.vram = body.get("ram"), body.get("vram")
                 self.peak = max(self.peak or 0, self.ram or 0)
-            case "tile_done":
+            case "tile_done" | "picture_step":
                 self.tiles = body.get("done", 0), body.get("total", 0)
             case "warned":
                 self.warnings = [*self.warnings, str(body.get("message", ""))][-20:]

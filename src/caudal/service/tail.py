@@ -70,6 +70,12 @@ class Tail:
         while self.carry():
             pass
 
+    def step_seconds(self) -> float:
+        """The longest of the steps that were carried last, with what they waited; 0 where none were."""
+        steps = (record for record in self.last if record["kind"] == "step_done")
+        keys = ("step_seconds", "stall_seconds")
+        return max((sum(float(step.get(key) or 0.0) for key in keys) for step in steps), default=0.0)
+
     def _note(self, records: list[dict[str, Any]]) -> None:
         self.last.extend(records)
         for record in records:

@@ -1,22 +1,44 @@
-"""What the API shows: records of the store, with ids and names of roots where they hold paths."""
+"""What the API shows: records of the store, with ids and names of roots where they hold paths.
+
+A view says which keys of its record are shown; what it does not name stays inside.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from caudal.service import records
+from caudal.core.config import Frozen
 from caudal.service.places import Veil
+from caudal.service.records import Scope
 from caudal.service.states import Reason, State
 
 Figures = dict[str, float | None]
+_NAMES = {"project": "project_id", "job": "job_id", "run": "run_id", "place": "path"}
+"""The keys of records that are called otherwise when they are shown."""
 
 
 class View(BaseModel):
-    """The base of all of them."""
+    """The base of all of them. `veiled` are the keys that may hold paths."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    veiled: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def of(cls, record: Frozen, veil: Veil | None = None) -> Self:
+        """As the store has it, without where its files and processes are."""
+        said = cls.said(record)
+        shown = {name: said[name if name in said else _NAMES[name]] for name in cls.model_fields}
+        assert veil is not None or not cls.veiled, "paths are shown to nobody"
+        return cls.model_validate(
+            {name: veil.all(value) if veil and name in cls.veiled else value for name, value in shown.items()}
+        )
+
+    @classmethod
+    def said(cls, record: Frozen) -> dict[str, Any]:
+        """What the record says."""
+        return record.model_dump(mode="json")
 
 
 class ProjectView(View):
@@ -27,14 +49,11 @@ class ProjectView(View):
     created: float
     jobs: int
 
-    @classmethod
-    def of(cls, project: records.Project) -> ProjectView:
-        """As the store has it."""
-        return cls(id=project.id, name=project.name, created=project.created, jobs=project.jobs)
-
 
 class DatasetView(View):
     """A folder or file that jobs may read; `place` is a root's name and the name below it."""
+
+    veiled = frozenset({"place", "facts"})
 
     id: str
     project: str
@@ -44,20 +63,6 @@ class DatasetView(View):
     bytes: int
     facts: dict[str, Any]
     created: float
-
-    @classmethod
-    def of(cls, dataset: records.Dataset, veil: Veil) -> DatasetView:
-        """Without where it is."""
-        return cls(
-            id=dataset.id,
-            project=dataset.project_id,
-            name=dataset.name,
-            kind=dataset.kind,
-            place=veil(dataset.path),
-            bytes=dataset.bytes,
-            facts=veil.all(dataset.facts),
-            created=dataset.created,
-        )
 
 
 class FileView(View):
@@ -82,6 +87,8 @@ class JobView(View):
     `reason` says why it failed, `next` what will happen now. `version` grows with each change, and is the
     ETag. `run` is the id of what it writes, once there is something. `seen_event` is its last event.
     """
+
+    veiled = frozenset({"work", "error", "next", "result", "last_events"})
 
     id: str
     number: int
@@ -112,44 +119,17 @@ class JobView(View):
     last_events: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, job: records.Job, veil: Veil) -> JobView:
-        """Without where its files are."""
-        error = job.error
-        return cls(
-            id=job.id,
-            number=job.number,
-            version=job.version,
-            project=job.project_id,
-            name=job.name,
-            verb=job.work.verb,
-            work=veil.all(job.work.model_dump(mode="json", exclude_none=True)),
-            state=job.state,
-            reason=job.reason,
-            error=WrongView(code=error.code, message=veil(error.message), hint=veil(error.hint))
-            if error
-            else None,
-            next=veil(job.next),
-            result=veil.all(job.result),
-            priority=job.priority,
-            created=job.created,
-            queued=job.queued,
-            started=job.started,
-            ended=job.ended,
-            limit_seconds=job.limit_seconds,
-            spent_seconds=job.spent_seconds,
-            ram_bytes=job.ram_bytes,
-            vram_bytes=job.vram_bytes,
-            peak_bytes=job.peak_bytes,
-            limit_bytes=job.limit_bytes,
-            attempts=job.attempts,
-            run=job.run_id,
-            seen_event=job.seen_event,
-            last_events=veil.all(job.last_events),
-        )
+    def said(cls, record: Frozen) -> dict[str, Any]:
+        """With the verb beside the work; of the work what was given."""
+        said = super().said(record)
+        work = {key: value for key, value in said["work"].items() if value is not None}
+        return said | {"verb": work["verb"], "work": work}
 
 
 class AttemptView(View):
     """One try at a job, on one worker."""
+
+    veiled = frozenset({"last_events", "next"})
 
     number: int
     worker: str
@@ -165,15 +145,11 @@ class AttemptView(View):
     started: float
     ended: float | None
 
-    @classmethod
-    def of(cls, attempt: records.Attempt, veil: Veil) -> AttemptView:
-        """Without where its process is."""
-        names = set(cls.model_fields)
-        return cls.model_validate(veil.all(attempt.model_dump(include=names)))
-
 
 class EventView(View):
     """Something that happened in a job. Ids grow over all jobs: ask for what is after the last one."""
+
+    veiled = frozenset({"body"})
 
     id: int
     job: str
@@ -182,21 +158,11 @@ class EventView(View):
     time: float
     body: dict[str, Any]
 
-    @classmethod
-    def of(cls, event: records.StoredEvent, veil: Veil) -> EventView:
-        """Without paths."""
-        return cls(
-            id=event.id,
-            job=event.job_id,
-            attempt=event.attempt,
-            kind=event.kind,
-            time=event.time,
-            body=veil.all(event.body),
-        )
-
 
 class RunView(View):
     """What a job wrote, or is writing."""
+
+    veiled = frozenset({"result"})
 
     id: str
     job: str
@@ -208,21 +174,6 @@ class RunView(View):
     created: float
     ended: float | None
 
-    @classmethod
-    def of(cls, run: records.Run, veil: Veil) -> RunView:
-        """Without where it is."""
-        return cls(
-            id=run.id,
-            job=run.job_id,
-            project=run.project_id,
-            verb=run.verb,
-            task=run.task,
-            metrics=run.metrics,
-            result=veil.all(run.result),
-            created=run.created,
-            ended=run.ended,
-        )
-
 
 class ModelView(View):
     """What a training left; `run` is where its files are."""
@@ -233,18 +184,6 @@ class ModelView(View):
     task: str | None
     metrics: Figures
     created: float
-
-    @classmethod
-    def of(cls, model: records.Model) -> ModelView:
-        """Without where it is."""
-        return cls(
-            id=model.id,
-            run=model.run_id,
-            project=model.project_id,
-            task=model.task,
-            metrics=model.metrics,
-            created=model.created,
-        )
 
 
 class KeyView(View):
@@ -258,10 +197,13 @@ class KeyView(View):
     revoked: float | None
     last_used: float | None
 
-    @classmethod
-    def of(cls, key: records.ApiKey) -> KeyView:
-        """Without its hash."""
-        return cls.model_validate(key.model_dump(exclude={"hash"}))
+
+class CallerView(View):
+    """Who is asking."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
 
 
 class WorkerView(View):
@@ -275,11 +217,6 @@ class WorkerView(View):
     started: float
     seen: float
     state: Literal["here", "away", "gone"]
-
-    @classmethod
-    def of(cls, worker: records.Worker) -> WorkerView:
-        """Without its process."""
-        return cls.model_validate(worker.model_dump(include=set(cls.model_fields)))
 
 
 class AuditView(View):

@@ -6,18 +6,29 @@ Turns it into the words of a command line. Does not look at a file, and knows ne
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, TypeAdapter, model_validator
 
 from caudal.core.config import Frozen
 from caudal.core.units import Bytes
+from caudal.tasks.generation.request import GenerationRequest
+
+Verb = Literal["train", "predict", "evaluate", "explain", "pack", "generate"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
+WORK_VARIABLE = "CAUDAL_WORK"
+"""In the environment of a process that does a work by itself: the work, as JSON."""
 
 
 class _Work(Frozen):
     positional: ClassVar[tuple[str, ...]] = ()
     resumes: ClassVar[bool] = False
     """Whether a second attempt goes on with what the first one wrote; else it begins with an empty folder."""
+
+    plans: ClassVar[bool] = False
+    """Whether `plan.json` in the run folder says what it will hold."""
+    module: ClassVar[str | None] = None
+    """What does it, where that is no verb of the command line; it reads the work from `WORK_VARIABLE`."""
 
     ram: Bytes | None = None
 
@@ -31,6 +42,10 @@ class _Work(Frozen):
         Every value is bound to its option, and what is positional stands behind `--`: no value can be taken
         for an option.
         """
+        verb: str = self.verb  # type: ignore[attr-defined]
+        return self._line(verb, self.writes(out))
+
+    def _line(self, verb: str, written: Path | None) -> list[str]:
         values = self.model_dump(mode="json", exclude={"verb", "spec", "name"}, exclude_none=True)
         options, given = [], []
         for name, value in values.items():
@@ -41,9 +56,8 @@ class _Work(Frozen):
                 options.append(f"--{name}")
             elif value is not False:
                 options += [f"--{name}={one}" for one in many]
-        if (written := self.writes(out)) is not None:
+        if written is not None:
             options.append(f"--out={written}")
-        verb: str = self.verb  # type: ignore[attr-defined]
         return [verb, *options, "--json", "--", *given]
 
 
@@ -52,6 +66,7 @@ class TrainWork(_Work):
 
     positional = ("task", "data")
     resumes = True
+    plans = True
 
     verb: Literal["train"] = "train"
     task: str | None = None
@@ -77,10 +92,13 @@ class TrainWork(_Work):
         """The run itself."""
         return out
 
-    def words(self, out: Path) -> list[str]:
-        """As all; a spec stands where a task would."""
-        words = super().words(out)
-        return words if self.spec is None else [*words, str(self.spec)]
+    def plan_words(self) -> list[str]:
+        """The command line that says what it would hold, and writes nothing."""
+        return self._line("plan", None)
+
+    def _line(self, verb: str, written: Path | None) -> list[str]:
+        words = super()._line(verb, written)
+        return words if self.spec is None else [*words, str(self.spec)]  # it stands where a task would
 
 
 class EvaluateWork(_Work):
@@ -151,5 +169,36 @@ class PackWork(_Work):
         return out / "pack"
 
 
-Work = Annotated[TrainWork | EvaluateWork | PredictWork | ExplainWork | PackWork, Field(discriminator="verb")]
+class GenerateWork(_Work):
+    """Pictures of people: what is asked for, and the files that it needs. `generating.py` does it."""
+
+    module = "caudal.service.generating"
+    plans = True
+
+    verb: Literal["generate"] = "generate"
+    request: GenerationRequest
+    model: str
+    people: tuple[str, ...] = Field(min_length=1)
+    engine: str = "onnx"
+    pose: str | None = None
+    identity: str | None = None
+    adapter: str | None = None
+    faces: str | None = None
+    controls: dict[str, str] = Field(default_factory=dict)
+    control_pictures: dict[str, str] = Field(default_factory=dict)
+    watermark: bool = True
+    metadata: bool = True
+    exact: bool = False
+    vram: Bytes | None = None
+    device: str | None = None
+
+    def words(self, out: Path) -> list[str]:
+        """The folder alone: a prompt is for nobody who looks at the list of processes."""
+        return [str(out)]
+
+
+Work = Annotated[
+    TrainWork | EvaluateWork | PredictWork | ExplainWork | PackWork | GenerateWork,
+    Field(discriminator="verb"),
+]
 WORK: TypeAdapter[Work] = TypeAdapter(Work)

@@ -22,6 +22,7 @@ from caudal.service.errors import StoreAway
 from caudal.service.keeper import Keeper, ask_to_stop
 from caudal.service.machine import start_next, this_machine
 from caudal.service.place import began, is_alive
+from caudal.service.planning import Planning
 from caudal.service.queues import Helper, open_helper
 from caudal.service.queues.embedded import PARENT
 from caudal.service.settings import Settings
@@ -44,6 +45,7 @@ class WorkerLoop:
         self._store, self._settings, self._role = store, settings, role
         self._machine = this_machine(settings)
         self._keeper = Keeper(store, settings)
+        self._planning = Planning(store, settings, self._machine)
         self._children: list[int] = []
         self._worker_id: str | None = None
         self._next_beat = self._next_look = 0.0
@@ -63,10 +65,12 @@ class WorkerLoop:
         if now >= self._next_look:
             self._keeper.look()
             self._next_look = now + _LOOK_SECONDS
-        in_line = self._store.claims.in_line()
+        in_line = self._store.line.in_line()
         if self._role == "takes" and in_line:
             while not self.stop and (started := start_next(self._store, self._settings, self._machine)):
                 self._children.append(started)
+        if self._role != "keeps" and in_line and not self.stop:
+            self._planning.tend()
         return in_line
 
     def _reap(self) -> None:
@@ -88,6 +92,7 @@ class WorkerLoop:
         Raises:
             StoreAway: the database does not answer; supervisors that were asked end all the same.
         """
+        self._planning.close()
         if self._role == "keeps":
             return
         until = time.monotonic() + _DRAIN_SECONDS

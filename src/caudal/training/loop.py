@@ -16,6 +16,7 @@ from caudal.tasks.base import Metrics
 from caudal.training import checkpoint
 from caudal.training.average import Average
 from caudal.training.checkpoint import Progress
+from caudal.training.distributed import ALONE, Ranks
 from caudal.training.schedule import learning_rate
 from caudal.training.settings import TrainingSettings
 from caudal.training.stages import Stages
@@ -28,7 +29,8 @@ class Loop:
     """A run in progress.
 
     `validate` scores a model on the held-out part; `keep_best` stores a model that scored best;
-    `samples_per_epoch` is used to count epochs alone.
+    `samples_per_epoch` is used to count epochs alone. Of several processes (`ranks`) the first scores and
+    writes; all stop together.
     """
 
     settings: TrainingSettings
@@ -43,6 +45,7 @@ class Loop:
     samples_per_epoch: int
     stop: Stop
     stages: Stages
+    ranks: Ranks = ALONE
 
     def run(self, batches: Iterable[StepBatch]) -> Progress:
         """Train from `progress.step` to the end, over `batches` that begin at that step.
@@ -65,7 +68,7 @@ class Loop:
             if self._checkpoint_due(done, saved_at):
                 self.save()
                 saved_at = time.monotonic()
-            if self.stop.is_set():
+            if self.ranks.any(self.stop.is_set()):
                 self.save()
                 raise self.stop.error(done, self.settings.steps)
             if self.progress.stopped:
@@ -75,6 +78,8 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint of where the run stands."""
+        if not self.ranks.first:
+            return
         self.progress.scaler = self.stepper.scaler.state_dict()
         self.events(
             checkpoint.save(
@@ -100,21 +105,22 @@ class Loop:
                 epoch=(step + 1) * self.settings.batch // self.samples_per_epoch,
                 loss=loss,
                 learning_rate=rate,
-                samples=batch.size,
+                samples=batch.size * self.ranks.count,
                 step_seconds=time.perf_counter() - began + batch.stall_seconds,
                 stall_seconds=batch.stall_seconds,
             )
         )
 
     def _validate(self, step: int) -> None:
-        metrics = self.validate(self.average.model)
+        metrics = self.ranks.told(self.validate(self.average.model) if self.ranks.first else None)
         score = metrics.get(self.headline)
         best = self.progress.best
         # Of equals the later one: a small held-out part soon has nothing more to say.
         better = score is not None and (best is None or score >= best)
         ahead = score is not None and (best is None or score > best)
         # Until something can be scored there is no best model, but there must be one.
-        if better or self.progress.best is None or self.settings.keep == "last":
+        kept = better or self.progress.best is None or self.settings.keep == "last"
+        if kept and self.ranks.first:
             self.keep_best(self.average.model, metrics)
         if better:
             self.progress.best, self.progress.best_step = score, step

@@ -17,6 +17,7 @@ from caudal.core.errors import OutOfMemory
 from caudal.core.messages import _
 from caudal.tasks.base import Task
 from caudal.training.adamw import AdamW
+from caudal.training.distributed import ALONE, Ranks
 from caudal.training.precision import Precision
 from caudal.training.retry import Retry, ran_out
 
@@ -53,8 +54,10 @@ def equal_parts(batch: StepBatch, micro_batch: int) -> Iterator[slice]:
 class Stepper:
     """Holds what a step needs. The gradient is that of the mean loss over the whole batch.
 
-    `smaller` are the micro-batches that may be fallen back on: those that give the same gradient. `shrunk`
-    hears of it. `micro_batch` may be changed between steps.
+    Of several processes (`ranks`) each takes its share, as large as the others', of the batch; all take the
+    same step, and running statistics are the mean of theirs. `smaller` are the micro-batches that may be
+    fallen back on: those that give the same gradient. `shrunk` hears of it. `micro_batch` may be changed
+    between steps.
     """
 
     model: nn.Module
@@ -68,6 +71,7 @@ class Stepper:
     smaller: Sequence[int] = ()
     shrunk: Shrunk = lambda _before, _after: None
     parts: Parts = equal_parts
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         self._retry = Retry(self.model)
@@ -79,7 +83,9 @@ class Stepper:
             OutOfMemory: not even the smallest micro-batch finds room.
         """
         self.model.train()
-        total = self._gradient(batch)
+        total = self.ranks.sum(self._gradient(batch))
+        self.ranks.add_up(w.grad for w in self.model.parameters() if w.grad is not None)
+        self.ranks.average(b for b in self.model.buffers() if b.is_floating_point())
         self.optimizer.set_rate(rate)
         optimizer = cast(torch.optim.Optimizer, self.optimizer)  # as far as a scaler looks, it is one
         self.scaler.unscale_(optimizer)
@@ -124,7 +130,7 @@ class Stepper:
             return None
 
     def _parts(self, batch: StepBatch) -> float:
-        size, total = batch.size, 0.0
+        size, total = batch.size * self.ranks.count, 0.0
         # Asked for once: another thread may change the micro-batch, from the next step on.
         for part in self.parts(batch, self.micro_batch):
             x, y = self.prepare(batch, part)

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 import caudal
+from caudal.data.steps import Rank
 from caudal.models import weights
+from caudal.runs import assemble
 from caudal.runs.plan import TrainPlan
 from caudal.runs.spec import RunSpec
-from caudal.runs.work.set_stream import scoring_batches
+from caudal.runs.work.set_stream import least_ram, scoring_batches, training_batches
 from caudal.runs.work.sets import Sets
+from caudal.training.step import equal_parts
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +104,54 @@ def test_cut_by_length_a_step_wastes_less_than_a_tenth(series: Path) -> None:
                 padded += x.x_BTF.shape[0] * x.x_BTF.shape[1]
     assert seen == 128
     assert 1 - real / padded < 0.1
+
+
+@pytest.fixture(scope="module")
+def molecules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chains of nodes, of very different lengths, a graph a line."""
+    path = tmp_path_factory.mktemp("same") / "molecules.jsonl"
+    draw = np.random.default_rng(0)
+    with path.open("w") as file:
+        for k, nodes in enumerate(np.ceil(draw.lognormal(2, 0.8, 128)).astype(int).tolist()):
+            edges = [[i, i + 1] for i in range(nodes - 1)]
+            line = {"x": draw.normal(size=(nodes, 3)).round(3).tolist(), "edges": edges, "y": k % 2}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(("task", "model"), [("sequence", "recurrent"), ("graph", "graph_conv")])
+def test_processes_together_draw_an_epoch_and_take_the_gradient_that_one_would(
+    task: str, model: str, request: pytest.FixtureRequest
+) -> None:
+    data = request.getfixturevalue("series" if task == "sequence" else "molecules")
+    asked = {"task": task, "data": {"images": [str(data)]}, "model": {"name": model}, "device": "cpu"}
+    work = Sets.open(RunSpec.make({**asked, "training": {"steps": 6, "batch": 16}}))
+    kind, inputs = work.opened.kind, work.inputs
+    learned = kind.make_task(work.spec, work.sought, None, {})
+    net = assemble.make_model(work.spec, inputs.count, learned.outputs(), "cpu", inputs.config).eval()
+    prepare = kind.prepare(work.spec, inputs, work.sought, None, "cpu", True, len(work.samples))
+    parts = kind.parts(work.samples, inputs) or equal_parts
+    ram, steps = least_ram(work.train, 16, 2), work.train.drawn // 16
+
+    def epoch(rank: Rank) -> list[tuple[list[int], list[torch.Tensor]]]:
+        found = []
+        with training_batches(
+            work.train, ram, 16, seed=3, threads=2, start=0, stop=steps, rank=rank
+        ) as stream:
+            for batch in stream:
+                numbers = batch.samples.tolist()
+                net.zero_grad()
+                for cut in parts(batch, 4):
+                    x, y = prepare(batch, cut)
+                    (learned.loss(net(x), y).sum() / 16).backward()
+                found.append((numbers, [w.grad.clone() for w in net.parameters() if w.grad is not None]))
+        return found
+
+    alone = epoch(Rank())
+    assert len(alone) == steps > 3
+    for one, *shares in zip(alone, epoch(Rank(0, 2)), epoch(Rank(1, 2)), strict=True):
+        assert [numbers for pair in zip(shares[0][0], shares[1][0], strict=True) for numbers in pair] == one[
+            0
+        ]
+        for whole, first, second in zip(one[1], shares[0][1], shares[1][1], strict=True):
+            torch.testing.assert_close(first + second, whole, rtol=1e-4, atol=1e-6)

@@ -55,9 +55,9 @@ class House:
             kill(attempt)
         self.store.close()
 
-    def submit(self, *task: str, **more: object) -> Job:
+    def submit(self, *task: str, ram: str = "100MiB", **more: object) -> Job:
         name, *words = task
-        work = TrainWork(task=name, data=tuple(words), ram="100MiB", device="cpu")
+        work = TrainWork(task=name, data=tuple(words), ram=ram, device="cpu")
         job, _new = self.store.jobs.submit(self.project, work, **more)  # type: ignore[arg-type]
         self.queue.announce(job.id)
         return job

@@ -168,11 +168,20 @@ def test_a_training_at_its_limit_may_finish_the_checkpoint_that_it_writes(signal
     ]
 
 
+def test_a_training_of_long_steps_is_asked_one_step_before_its_limit(signals: Process) -> None:
+    clock = Clock()
+    stopping = Stopping(signals, 5.0, 10.0, lambda: False, clock, lambda: 4.0)  # type: ignore[arg-type]
+    assert times(signals, stopping, clock, 15.0)[:3] == [
+        (6.0, signal.SIGTERM), (13.0, signal.SIGTERM), (14.5, signal.SIGKILL)
+    ]  # fmt: skip
+    assert stopping.asked == "timeout"
+
+
 def test_a_verb_without_a_clock_is_asked_at_its_limit(signals: Process) -> None:
     clock = Clock()
     stopping = Stopping(signals, 5.0, 10.0, None, clock)  # type: ignore[arg-type]
     assert times(signals, stopping, clock, 18.0)[:3] == [
-        (10.0, signal.SIGTERM), (15.0, signal.SIGTERM), (17.5, signal.SIGKILL)
+        (10.0, signal.SIGTERM), (13.0, signal.SIGTERM), (14.5, signal.SIGKILL)
     ]  # fmt: skip
 
 

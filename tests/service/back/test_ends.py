@@ -72,7 +72,7 @@ def left(
         (left(4, error="unreadable_file"), "data"),
         (left(4, error="too_many_broken"), "data"),
         (left(4, error="bad_model"), "data"),
-        (left(3, error="does_not_fit"), "error"),
+        (left(3, error="does_not_fit"), "does_not_fit"),
         (left(2, error="usage"), "error"),
         (left(6, error="device_missing"), "error"),
         (left(0, told=False), "error"),  # it says nothing, so nobody knows
@@ -157,10 +157,10 @@ def test_after_want_of_memory_the_plan_is_smaller_and_never_the_same_again() -> 
 
 
 def test_where_no_smaller_plan_is_left_memory_is_the_reason() -> None:
-    ending = Ending(how="error", error=Problem(code="does_not_fit", message="m"))
+    ending = Ending(how="does_not_fit", error=Problem(code="does_not_fit", message="m"))
     step = next_step(job(smaller=True, memory_retries=1, reason="oom_device"), ending, SETTINGS)
     assert (step.state, step.reason) == ("failed", "oom_device")
-    assert next_step(job(), ending, SETTINGS).reason == "error"
+    assert next_step(job(), ending, SETTINGS).reason == "does_not_fit"
 
 
 def test_waits_grow_up_to_a_minute() -> None:

@@ -182,7 +182,11 @@ def test_what_one_machine_can_never_hold_is_refused_with_the_reason(tmp_path: Pa
         store.workers.arrive(ELSEWHERE, 1, 1, "embedded")
         keeper.look()
         job = store.jobs.get(large.id)
-        assert (job.state, job.error and job.error.code) == ("failed", "does_not_fit")
+        assert (job.state, job.reason, job.error and job.error.code) == (
+            "failed",
+            "does_not_fit",
+            "does_not_fit",
+        )
 
 
 def test_workers_that_are_not_heard_of_are_away_and_then_gone(

@@ -103,8 +103,9 @@ def test_a_job_in_line_is_cancelled_at_once(house: House) -> None:
 
 
 def test_a_time_limit_fires_whether_or_not_the_work_heeds_it(house: House) -> None:
-    began = time.monotonic()
     heeds = house.submit("hold", "60", limit_seconds=1.0)
+    house.reaches(heeds, "running", "failed")
+    began = time.monotonic()
     ended = house.ends(heeds, 20.0)
     assert (ended.state, ended.reason) == ("failed", "timeout")
     assert time.monotonic() - began < 1.0 + 5.0
@@ -154,7 +155,7 @@ def test_what_is_killed_again_and_again_is_named_and_can_be_retried(house: House
     [
         (("say", "disk_full"), "disk_full", 1),
         (("say", "unreadable_file"), "data", 1),
-        (("say", "does_not_fit"), "error", 1),
+        (("say", "does_not_fit"), "does_not_fit", 1),
         (("crash", "OSError: [Errno 28] No space left on device"), "disk_full", 1),
         (("crash", "what nobody has thought of"), "error", 1),
         (("die", "11"), "error", 1),
@@ -168,6 +169,22 @@ def test_an_end_has_its_name_and_its_mend(
     assert job.error is not None
     assert job.error.message
     assert job.next
+
+
+def test_what_does_not_fit_as_it_is_is_planned_before_it_is_let_in(house: House) -> None:
+    large = house.submit("hold", "60", ram="700MiB")
+    house.works(large)
+    small = house.submit("weigh", str(50 * 2**20), "0", ram="900MiB")
+    never = house.submit("weigh", str(950 * 2**20), "0", ram="900MiB")
+    assert house.ends(small).state == "succeeded"
+    ended = house.ends(never)
+    assert (ended.state, ended.reason, ended.attempts) == ("failed", "does_not_fit", 0)
+    assert ended.error is not None
+    assert "--ram" in ended.error.hint
+    assert house.get(large).state == "running"
+    assert house.attempt(small).ram_bytes == 50 * 2**20
+    house.store.jobs.cancel(large.id)
+    house.ends(large)
 
 
 def test_want_of_memory_is_answered_by_a_smaller_plan(house: House) -> None:

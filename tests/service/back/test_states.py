@@ -114,7 +114,7 @@ class Service(RuleBasedStateMachine):
     @rule()
     def wait(self) -> None:
         for job in self.store.jobs.list(states=["waiting"]):
-            self.store.claims.wake(job.id, job.version)
+            self.store.line.wake(job.id, job.version)
 
     @invariant()
     def every_move_is_drawn_and_told_once(self) -> None:

@@ -74,7 +74,7 @@ def test_of_many_that_claim_at_once_each_job_goes_to_one(store: Store, project: 
     claimed, errors = [], []
 
     def claim() -> None:
-        while store.claims.in_line():
+        while store.line.in_line():
             try:
                 found = store.claims.claim(MACHINE)
             except Exception as error:
@@ -101,7 +101,7 @@ def test_who_claims_ends_and_cancels_at_once_never_waits_in_a_circle(
     def work(name: str) -> None:
         machine = Machine(name, name, 2**30, 0, 8)
         try:
-            while store.claims.in_line():
+            while store.line.in_line():
                 found = store.claims.claim(machine)
                 if found is not None:
                     store.claims.needs(found[1], 2**20, 0)
@@ -279,8 +279,8 @@ def test_a_success_leaves_a_run_and_a_model_and_the_most_that_was_held(
         assert ended is not None
         if how == "killed":
             assert (ended.state, ended.reason) == ("waiting", "killed")
-            assert store.claims.wake(ended.id, ended.version) is not None
-            assert store.claims.wake(ended.id, ended.version) is None
+            assert store.line.wake(ended.id, ended.version) is not None
+            assert store.line.wake(ended.id, ended.version) is None
     job = store.jobs.get(job.id)
     assert (job.state, job.reason, job.peak_bytes, job.attempts) == ("succeeded", None, {"ram": 300}, 2)
     run, model = store.runs.get(job.id), store.models.list()[0]

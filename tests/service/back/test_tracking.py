@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from caudal.service.settings import Settings
 from caudal.service.store import Store, open_store
-from caudal.service.tracking import MLflow, Reporter, end_tracked, open_note
+from caudal.service.tracking import Ender, MLflow, Reporter, end_tracked, open_note
 from caudal.service.work import TrainWork
 from tests.service.back.servers import until
 
@@ -51,8 +53,13 @@ class Handler(BaseHTTPRequestHandler):
             told = {"experiment_id": "1"}
         elif what == "runs/create":
             run_id = f"run{len(runs)}"
-            runs[run_id] = {"status": "RUNNING", "metrics": [], "tags": {}, "name": body["run_name"]}
+            tags = {tag["key"]: tag["value"] for tag in body["tags"]}
+            runs[run_id] = {"status": "RUNNING", "metrics": [], "tags": tags, "name": body["run_name"]}
             told = {"run": {"info": {"run_id": run_id}}}
+        elif what == "runs/search":
+            job = body["filter"].split("'")[1]
+            ids = [name for name, run in runs.items() if run["tags"].get("caudal.job") == job]
+            told = {"runs": [{"info": {"run_id": name}} for name in ids]} if ids else {}
         elif what == "runs/log-batch":
             runs[body["run_id"]]["metrics"] += [
                 (row["key"], row["value"], row["step"]) for row in body["metrics"]
@@ -124,7 +131,49 @@ def test_a_server_that_is_away_holds_up_nothing_and_hears_of_the_end_later(
     note.write_text(run_id)
     store.jobs.cancel(job.id)
     nobody = settings.model_copy(update={"tracking": "http://127.0.0.1:9"})
-    end_tracked(store, nobody)
+    assert not end_tracked(store, nobody)
     assert note.exists()
-    end_tracked(store, settings)
+    assert end_tracked(store, settings)
     assert (server.runs[run_id]["status"], note.exists()) == ("KILLED", False)
+
+
+def test_a_run_whose_beginning_was_not_heard_of_is_found_by_its_job_and_ended(
+    server: Server, tracked: tuple[Store, Settings]
+) -> None:
+    store, settings = tracked
+    job, _new = store.jobs.submit(store.projects.create("one").id, WORK)
+    note = open_note(settings, job.id)
+    note.parent.mkdir(parents=True)
+    note.write_text("")  # as a supervisor leaves it that is killed while it asks
+    store.jobs.cancel(job.id)
+    assert not end_tracked(store, settings)  # it may yet begin
+    run_id = MLflow(server.url).begin(job)
+    assert end_tracked(store, settings)
+    assert (server.runs[run_id]["status"], note.exists()) == ("KILLED", False)
+    note.write_text("")
+    server.runs.clear()
+    rounds = 0
+    while not end_tracked(store, settings):
+        rounds += 1
+    assert 5 < rounds < 50  # it is not looked for for ever
+
+
+def test_the_keeper_does_not_wait_for_a_server_that_does_not_answer(
+    tracked: tuple[Store, Settings],
+) -> None:
+    store, settings = tracked
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        lost = settings.model_copy(update={"tracking": f"http://127.0.0.1:{deaf.getsockname()[1]}"})
+        job, _new = store.jobs.submit(store.projects.create("one").id, WORK)
+        note = open_note(settings, job.id)
+        note.parent.mkdir(parents=True)
+        note.write_text("run0")
+        store.jobs.cancel(job.id)
+        now = [0.0]
+        ender = Ender(store, lost, lambda: now[0])
+        now[0] = 10.0
+        began = time.monotonic()
+        ender.tend()
+        assert time.monotonic() - began < 2.0
+        ender.close()
+    assert note.exists()

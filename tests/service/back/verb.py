@@ -5,6 +5,7 @@ deaf                the same, and hears no SIGTERM; with a child that hears none
 say CODE            ends with an error of that code
 crash WORDS         ends with a traceback
 die SIGNAL          by a signal
+weigh BYTES SECONDS as `hold`; a plan says that it holds so much
 count               adds one line to the file `count` beside the run at each start, then as `hold 0.5`
 """
 
@@ -21,12 +22,30 @@ from pathlib import Path
 
 def main() -> None:
     words = sys.argv[1:]
+    if words[0] == "plan":
+        plan(words)
     out = Path(next(word.removeprefix("--out=") for word in words if word.startswith("--out=")))
     task, *given = words[words.index("--") + 1 :]
     out.mkdir(parents=True, exist_ok=True)
     with (out.parent / "starts").open("a") as starts:
         starts.write(f"{os.getpid()} {os.environ.get('CAUDAL_SMALLER_PLAN', '')} {' '.join(words)}\n")
-    {"hold": hold, "deaf": deaf, "say": say, "crash": crash, "die": die}[task](out, *given)
+    verbs = {"hold": hold, "deaf": deaf, "say": say, "crash": crash, "die": die, "weigh": weigh}
+    verbs[task](out, *given)
+
+
+def plan(words: list[str]) -> None:
+    budget = int(next(word.removeprefix("--ram=") for word in words if word.startswith("--ram=")))
+    task, *given = words[words.index("--") + 1 :]
+    if task != "weigh":
+        sys.exit(1)
+    if int(given[0]) > budget:
+        hint = f"Give --ram {given[0]} or more."
+        end({"error": {"code": "does_not_fit", "message": "It does not fit.", "hint": hint}}, 3)
+    end({"verb": "plan", "predicted_bytes": {"ram": int(given[0]), "vram": 0}}, 0)
+
+
+def weigh(out: Path, _bytes: str, seconds: str) -> None:
+    hold(out, seconds)
 
 
 def hold(out: Path, seconds: str = "0") -> None:

@@ -188,10 +188,16 @@ class Hostile:
             "masks",
             "limit_seconds",
             "priority",
+            "model",
+            "people",
+            "prompt",
+            "controls",
         ]
         body: Any = {key: self._value() for key in self._draw.sample(keys, 4)}
         if self._draw.random() < 0.6:
-            body |= {"verb": self._draw.choice(["train", "predict", "pack", "explain", "evaluate"])}
+            body |= {
+                "verb": self._draw.choice(["train", "predict", "pack", "explain", "evaluate", "generate"])
+            }
         raw = json.dumps(body).encode()
         odd = self._draw.random()
         if odd < 0.1:

@@ -56,6 +56,9 @@ def test_the_other_client_says_the_same(served: tuple[Front, str], root: Path) -
             states = [event.body["state"] async for event in client.events(job.id)]
             assert states == ["queued", "cancelled"]
             assert (await client.retry(job.id)).state == "queued"
+            assert (await client.wait(job.id, 0)).state == "queued"
+            assert [one.id async for one in client.datasets(str(root / "roofs"))] == [dataset.id]
+            assert await client.log(job.id) == b""
 
     asyncio.run(story())
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from caudal.service.auth import SCOPES, hashed
+from caudal.service.auth import hashed
 from caudal.service.limits import Buckets
+from caudal.service.records import SCOPES
 from caudal.service.server import Discreet, local_token
 from caudal.service.serving import Limits
 from tests.service.front.conftest import BASE, QUIET, Front

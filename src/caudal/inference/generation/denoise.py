@@ -59,7 +59,7 @@ def denoise(
 
     def after_step(pipe: Any, index: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
         nonlocal stopped
-        tick(index + 1, steps.steps)
+        tick(index + 1, pipe.num_timesteps)  # some schedulers look twice at a step
         if stop():
             stopped = True
             pipe._interrupt = True
@@ -95,8 +95,13 @@ def denoise(
         )[0]
     if stopped:
         del latents
-        raise Interrupted(
-            _("Stopped between two steps, as asked; no picture was written."),
-            _("Run it again with the same seed for the same picture."),
-        )
+        raise halted()
     return latents
+
+
+def halted() -> Interrupted:
+    """The error that ends a picture because somebody asked for it."""
+    return Interrupted(
+        _("Stopped between two steps, as asked; no picture was written."),
+        _("Run it again with the same seed for the same picture."),
+    )

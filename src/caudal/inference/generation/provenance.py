@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from caudal.core.errors import UsageError
 from caudal.core.files import write_whole
+from caudal.core.messages import _
 from caudal.tasks.generation.faces import Picture
 
 KEY = "caudal"
@@ -22,6 +24,7 @@ def write_picture(path: Path, x_HWC: Picture, facts: dict[str, Any] | None) -> N
 
     Raises:
         DiskFull: no space was left.
+        UsageError: nothing can be written there.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -31,7 +34,13 @@ def write_picture(path: Path, x_HWC: Picture, facts: dict[str, Any] | None) -> N
         info.add_itxt(KEY, json.dumps(facts, ensure_ascii=False))
         info.add_text("Software", "caudal")
         info.add_text("DigitalSourceType", _SOURCE)
-    write_whole(path, lambda part: Image.fromarray(x_HWC).save(part, "PNG", pnginfo=info))
+    try:
+        write_whole(path, lambda part: Image.fromarray(x_HWC).save(part, "PNG", pnginfo=info))
+    except OSError as error:
+        raise UsageError(
+            _("{path} cannot be written: {why}.").format(path=path, why=error.strerror or error),
+            _("Give another place with -o."),
+        ) from None
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:

@@ -3,13 +3,13 @@
 A block is a transformer block, a residual block or a layer that stands alone. Some blocks may stay in memory;
 they are spread evenly, so that reading always has something to hide behind. What is held is the resident
 blocks, the one at work and the one that is being read. Pages of the file are given back as they are read, so
-the page cache takes no part in it.
+the page cache takes no part in it. What is read ahead follows the order that a pass before has shown.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from caudal.models.generation.part import Part
+from caudal.models.generation.part import Part, put
 
 _BLOCKS = (
     "BasicTransformerBlock",
@@ -37,10 +37,17 @@ class Block:
     names: list[str]
     bytes: int
     resident: bool = False
-    pending: Future[float] | None = None
+    pending: Future[None] | None = None
     following: Block | None = None
     loaded: bool = False
-    readings: list[float] = field(default_factory=list)
+    owned: list[tuple[nn.Module, str]] = field(default_factory=list)
+
+    def give_back(self) -> None:
+        """Empty its tensors."""
+        self.loaded = False
+        for owner, name in self.owned:
+            value = getattr(owner, name)
+            value.data = _hollow(value.shape, value.dtype, value.device)
 
 
 def blocks_of(part: Part, dtype: torch.dtype) -> tuple[list[Block], list[str]]:
@@ -89,28 +96,50 @@ class Streamed:
         device: str,
         dtype: torch.dtype,
         resident_bytes: int = 0,
-        read: Callable[[Block], None] | None = None,
+        order: Mapping[int, int] | None = None,
     ) -> None:
-        """Load what is resident and hook the rest. `read` fills a block in another way, for probes."""
+        """Load what is resident and hook the rest. `order` is what `order` of another such told."""
         self._device, self._dtype = device, dtype
-        self._read_block = read or self._from_disk
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="caudal-weights")
         self._hooks: list[Any] = []
         self._last: Block | None = None
-        self.waited_seconds = 0.0
+        self._ahead: Block | None = None
+        self.waited_seconds = self.reading_seconds = 0.0
         self.blocks: list[Block] = []
         for part in parts:
             blocks, small = blocks_of(part, dtype)
             self.blocks += blocks
-            part.fill([n for n in small if part.tensors()[n].is_meta], device, dtype)
+            empty = {name for name, tensor in part.tensors().items() if tensor.is_meta}
+            part.fill([name for name in small if name in empty], device, dtype)
             _move_buffers(part.module, device)
         chosen(self.blocks, resident_bytes)
+        tensors = {id(part): part.tensors() for part in parts}
         for block in self.blocks:
             if block.resident:
-                self._read_block(block)
+                self._read(block)
                 continue
+            # Owners and names, because the tensors themselves are new in every pass.
+            for name in block.names:
+                path, _dot, leaf = name.rpartition(".")
+                block.owned.append((block.part.module.get_submodule(path), leaf))
+                # Libraries ask tensors for their device, type and shape before the layer is called.
+                there = tensors[id(block.part)][name]
+                kind = dtype if there.dtype.is_floating_point else there.dtype
+                put(block.part.module, name, _hollow(there.shape, kind, device))
             self._hooks.append(block.module.register_forward_pre_hook(self._before(block)))
             self._hooks.append(block.module.register_forward_hook(self._after(block)))
+        for number, following in (order or {}).items():
+            self.blocks[number].following = self.blocks[following]
+
+    @property
+    def order(self) -> dict[int, int]:
+        """Which block follows which, by their numbers, as the last pass has shown."""
+        numbers = {id(block): number for number, block in enumerate(self.blocks)}
+        return {
+            number: numbers[id(block.following)]
+            for number, block in enumerate(self.blocks)
+            if block.following is not None
+        }
 
     @property
     def streamed_bytes(self) -> int:
@@ -129,40 +158,43 @@ class Streamed:
         def come(_module: nn.Module, _args: Any) -> None:
             if not block.loaded:
                 began = time.perf_counter()
-                pending = block.pending or self._reader.submit(self._timed, block)
-                block.readings.append(pending.result())
+                self._drop_ahead(but=block)
+                (block.pending or self._reader.submit(self._read, block)).result()
                 block.pending, block.loaded = None, True
                 self.waited_seconds += time.perf_counter() - began
-            # The order is learned in the first pass; it is the same in every other.
             if self._last is not None and self._last is not block:
                 self._last.following = block
             self._last = block
             ahead = block.following
             if ahead is not None and not ahead.loaded and ahead.pending is None:
-                ahead.pending = self._reader.submit(self._timed, ahead)
+                self._ahead, ahead.pending = ahead, self._reader.submit(self._read, ahead)
 
         return come
 
     def _after(self, block: Block) -> Callable[..., None]:
-        # Owners and names, because the tensors themselves are new in every pass.
-        owned = [(block.part.module.get_submodule(name.rpartition(".")[0]), name) for name in block.names]
-
         def go(_module: nn.Module, _args: Any, _output: Any) -> None:
-            block.loaded = False
-            for owner, name in owned:
-                value = getattr(owner, name.rpartition(".")[2])
-                value.data = torch.empty(0, dtype=value.dtype, device=value.device)
+            block.give_back()
 
         return go
 
-    def _timed(self, block: Block) -> float:
+    def _drop_ahead(self, but: Block) -> None:
+        """Give back what was read ahead and is not what came: one block is on its way, never two."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead is not but and ahead.pending is not None:
+            ahead.pending.result()
+            ahead.pending = None
+            ahead.give_back()
+
+    def _read(self, block: Block) -> None:
         began = time.perf_counter()
         with torch.inference_mode(False):
-            self._read_block(block)
-        return time.perf_counter() - began
+            block.part.fill(block.names, self._device, self._dtype)
+        self.reading_seconds += time.perf_counter() - began
 
-    def _from_disk(self, block: Block) -> None:
-        block.part.fill(block.names, self._device, self._dtype)
+
+def _hollow(shape: torch.Size, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    """A tensor of this shape with one number behind it."""
+    return torch.empty((1,) * len(shape), dtype=dtype, device=device).expand(shape)
 
 
 def _move_buffers(module: nn.Module, device: str) -> None:

@@ -24,7 +24,7 @@ from caudal.memory.plan import Holder, Pool
 
 Offload = Literal["none", "group", "group lean", "model", "disk"]
 DECODINGS: tuple[Decoding, ...] = ("whole", "sliced", "tiled 512", "tiled 256")
-_SCRATCH = 8 * MIB  # of a load: see models/tensor_files.py
+_SCRATCH = 16 * MIB  # of a load: two read, see models/tensor_files.py
 _KERNELS = 0.25  # beside the tensors that a trace sees: workspaces, packed copies, the allocator's remainders
 _IN_FLIGHT = 2  # layers or blocks: the one at work and the one that is coming
 
@@ -65,6 +65,7 @@ def setups(device: str, exact: bool = False) -> Iterator[Setup]:
 def holders(setup: Setup, size: PipelineSize, place: Place) -> list[Holder]:
     """Who holds what when most is held: of each pool, the rows of the phase in which it is fullest."""
     phases = [_rows(phase, setup, size, place) for phase in ("encoding", "steps", "decoding")]
+    phases = [[*rows, _rounding(rows, setup, size)] for rows in phases]
     most: list[Holder] = []
     for pool in ("ram", "vram"):
         rows = [[holder for holder in phase if holder.pool == pool and holder.bytes] for phase in phases]
@@ -98,6 +99,16 @@ def _rows(phase: str, setup: Setup, size: PipelineSize, place: Place) -> list[Ho
         return [*rows, *_working(_("activations of a step"), size.work.step, work)]
     rows.append(_weights(size.decoder, work))
     return [*rows, *_working(_("decoding"), size.work.decoding[setup.decoding], work)]
+
+
+def _rounding(rows: list[Holder], setup: Setup, size: PipelineSize) -> Holder:
+    """What the device's allocator takes beside the weights that are there."""
+    there = {holder.name for holder in rows if holder.pool == "vram"}
+    taken = 0
+    for part in (*size.encoders, *size.core, size.decoder):
+        narrow = setup.storage == "fp8" and part in size.core
+        taken += (part.rounding_fp8 if narrow else part.rounding) if part.name in there else 0
+    return Holder(name=_("rounding of the allocator"), bytes=Bytes(taken), pool="vram", exact=False)
 
 
 def _encoders(setup: Setup, size: PipelineSize, work: Pool) -> list[Holder]:

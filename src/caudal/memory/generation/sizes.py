@@ -15,7 +15,8 @@ class PartSize(Frozen):
 
     `pinned` is what a page-locked copy takes, tensor by tensor, each rounded up to a power of two as torch's
     allocator does; `pinned_fp8` the same in 8 bits. `layer` is the largest layer, `block` the largest block
-    that comes and goes with its weights on disk, `always` what is too small to come and go.
+    that comes and goes with its weights on disk, `always` what is too small to come and go. `rounding` is
+    what the allocator of a device takes beside the weights, for it takes whole segments; see `segments`.
     """
 
     name: str
@@ -26,6 +27,8 @@ class PartSize(Frozen):
     layer: Bytes
     block: Bytes
     always: Bytes
+    rounding: Bytes = Bytes(0)
+    rounding_fp8: Bytes = Bytes(0)
 
 
 class WorkSize(Frozen):

@@ -1,13 +1,14 @@
 """A part of the pipeline and where its bytes are: sized, loaded tensor by tensor, emptied.
 
-The peak of a load is the part's own bytes in their final type and a scratch of 8 MiB. What a loaded part does
-is not known here, nor when it should be loaded.
+The peak of a load is the part's own bytes in their final type and a scratch of 16 MiB. What a loaded part
+does is not known here, nor when it should be loaded.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import nn
 
 from caudal.core.errors import BadModel
 from caudal.core.messages import _
+from caudal.memory.generation.pages import want_large_pages
 from caudal.models.generation.adapter import sizes_of, tensors_for
 from caudal.models.generation.build import build
 from caudal.models.generation.layout import ModelFolder, read_config, weight_files
 from caudal.models.generation.libraries import need
+from caudal.models.generation.low_rank import Addition, additions
 from caudal.models.tensor_files import Entry, TensorSource, open_tensors
 
 FP8 = torch.float8_e4m3fn
@@ -31,11 +34,15 @@ _OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".pro
 
 @dataclass
 class Part:
-    """A network on the meta device, and for each of its tensors the file and the place in it."""
+    """A network on the meta device, and for each of its tensors the file and the place in it.
+
+    `additions` are what an adapter of low rank adds to some.
+    """
 
     name: str
     module: Any
     places: dict[str, tuple[TensorSource, Entry]] = field(default_factory=dict)
+    additions: dict[str, Addition] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Its parameters and stored buffers by name."""
@@ -50,22 +57,60 @@ class Part:
         Raises:
             BadModel: a file ends early.
         """
+        own = {id(source): source for source, _entry in self.places.values()}
+        self._fill(iter(self._as_they_lie(names)), own, device, dtype, fp8)
+
+    def _fill(
+        self, names: Iterator[str], sources: Mapping[int, TensorSource], device: str, dtype: torch.dtype,
+        fp8: Set[str],
+    ) -> None:  # fmt: skip
+        """Fill what `names` still gives, through these sources, which stand for the part's own."""
         for name in names:
             source, entry = self.places[name]
             wide = entry.dtype if not entry.dtype.is_floating_point else FP8 if name in fp8 else dtype
             target = torch.empty(entry.shape, dtype=wide, device=device)
-            source.fill(entry, target)
+            if target.device.type == "cpu":
+                want_large_pages(target.data_ptr(), target.nbytes)
+            addition = self.additions.get(name)
+            # Added before it is narrowed: 8 bits have no room for what is small.
+            full = target if addition is None or wide is dtype else torch.empty_like(target, dtype=dtype)
+            sources[id(source)].fill(entry, full)
+            if addition is not None:
+                addition.add_to(full)
+            if full is not target:
+                target.copy_(full)
             put(self.module, name, target)
+
+    def _as_they_lie(self, names: Iterable[str]) -> list[str]:
+        """In the order of the files: what the system reads ahead is then what is wanted next."""
+
+        def place(name: str) -> tuple[str, int]:
+            source, entry = self.places[name]
+            return str(source.path), entry.begin
+
+        return sorted(names, key=place)
 
     def load(self, device: str, dtype: torch.dtype, fp8: bool = False) -> Any:
         """Load all that is not loaded yet; returns the network.
+
+        Two read at once: taking fresh memory, waiting for the disk and converting cost about the same.
 
         Raises:
             BadModel: a file ends early.
         """
         narrow = set(self.tensors()) - kept_wide(self.module) if fp8 else set()
         empty = [name for name, tensor in self.tensors().items() if tensor.is_meta]
-        self.fill(empty, device, dtype, narrow)
+        queue = iter(self._as_they_lie(empty))
+        own = {id(source): source for source, _entry in self.places.values()}
+        second = {key: open_tensors(source.path) for key, source in own.items()}
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="caudal-weights") as pool:
+                helper = pool.submit(self._fill, queue, second, device, dtype, narrow)
+                self._fill(queue, own, device, dtype, narrow)
+                helper.result()
+        finally:
+            for source in second.values():
+                source.close()
         for module in self.module.modules():  # buffers that no file holds
             for name, buffer in module._buffers.items():
                 if buffer is not None and not buffer.is_meta:
@@ -75,11 +120,14 @@ class Part:
     def empty(self) -> None:
         """Give its bytes back; it can be loaded again."""
         for name, tensor in self.tensors().items():
-            put(self.module, name, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"))
+            # The file knows the shape; of a block that came and went, nothing is left that does.
+            put(self.module, name, torch.empty(self.places[name][1].shape, dtype=tensor.dtype, device="meta"))
 
     def close(self) -> None:
         """Close its files."""
-        for source in {id(source): source for source, _entry in self.places.values()}.values():
+        sources = [source for source, _entry in self.places.values()]
+        sources += [addition.source for addition in self.additions.values()]
+        for source in {id(source): source for source in sources}.values():
             source.close()
 
 
@@ -111,6 +159,8 @@ def open_part(name: str, folder: ModelFolder) -> Part:
                     key=key, there=place[1].shape, wanted=tuple(tensor.shape)
                 ),
             )  # fmt: skip
+    if name == "unet" and folder.lcm is not None:
+        part.additions = additions(open_tensors(folder.lcm), wanted)
     return part
 
 

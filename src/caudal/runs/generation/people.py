@@ -64,7 +64,7 @@ def seat(
     if pose is None:
         places = [placed(people[0][0], factor, shift)]
     else:
-        faces = find_faces(engine, pose.x_HWC)
+        faces = find_faces(engine, pose.x_HWC, wanted=len(people))
         if len(faces) < len(people):
             raise BadValues(
                 _("{name} shows {count} faces, and {people} people were given.").format(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caudal.core.errors import BadModel, OutOfMemory, UsageError
+from caudal.core.errors import BadModel, OutOfMemory
 from caudal.core.messages import _
 from caudal.core.units import MIB
 from caudal.inference.generation.cache import TensorCache
@@ -30,6 +30,7 @@ from caudal.memory import allocator
 from caudal.models.generation.layout import ModelFolder, read_config
 from caudal.models.generation.libraries import need
 from caudal.models.generation.part import FP8, PRECISIONS, Part, open_part
+from caudal.runs.generation.forecast import Forecast, rehearse
 from caudal.runs.generation.plan import GenerationPlan
 from caudal.tasks.generation.faces import Picture
 from caudal.tasks.generation.request import GenerationRequest
@@ -87,7 +88,7 @@ class Session:
 
         Raises:
             BadModel: a part is missing, broken, or is of another model.
-            UsageError: a package is missing, or two wishes exclude each other.
+            UsageError: a package is missing.
         """
         need("diffusers"), need("transformers"), need("accelerate")
         self.folder, self.plan = folder, plan
@@ -100,15 +101,12 @@ class Session:
         self._parts: dict[str, Part] = {name: open_part(name, folder) for name in folder.parts()}
         self._tokenizers = [_tokenizer(folder, name) for name in ("tokenizer", "tokenizer_2")]
         self._scheduler_config, self._pipeline = _scheduler(folder), None
-        self._streamed: list[Streamed] = []
+        self._streamed: Streamed | None = None
+        self._order: dict[int, int] = {}
+        self.forecast: Forecast | None = None
         self._core_is_here = self._encoders_are_here = False
         self.prompts, self.faces = TensorCache(_CACHE_BYTES), TensorCache(_CACHE_BYTES)
         self.times = Times()
-        if folder.lcm is not None and (plan.setup.offload == "disk" or plan.setup.storage == "fp8"):
-            raise UsageError(
-                _("An LCM adapter cannot be merged into weights that stay on disk or in 8 bits."),
-                _("Give more memory, or leave --lcm-adapter out."),
-            )
 
     def __enter__(self) -> Session:
         return self
@@ -132,10 +130,12 @@ class Session:
         sitting: Sitting,
         tick: Callable[[int, int], None] = lambda _done, _total: None,
         stop: Callable[[], bool] = lambda: False,
+        foretell: Callable[[Forecast], None] = lambda _told: None,
     ) -> Iterator[Made]:
         """Pictures with seeds `request.seed` and up, one after the other as they are finished.
 
-        `tick` hears of steps, of all pictures together; `stop` is asked after each.
+        `tick` hears of steps, of all pictures together; `stop` is asked after each. With weights on disk,
+        `foretell` hears before the first step what one will take; once in a session.
 
         Raises:
             Interrupted: `stop` said yes.
@@ -144,6 +144,13 @@ class Session:
         self.check(request)
         text = self._encoded(request)
         self._bring_core()
+        if self._streamed is not None and self.forecast is None:
+            began = time.perf_counter()
+            parts = [self._parts[name] for name in ("identity", *self.folder.controls, "unet")]
+            with _memory_said():
+                self.forecast = rehearse(parts, self._streamed, self.plan, stop)
+            self.times.spend("rehearsal", began)
+            foretell(self.forecast)
         faces = self._identity(sitting, request)
         pipeline = self._pipeline
         assert pipeline is not None
@@ -191,10 +198,24 @@ class Session:
         if self._comes_and_goes:
             allocator.settle()
 
+    def held(self) -> dict[str, dict[str, int]]:
+        """Bytes of weights by device (`cpu`, `cuda`) and part, and of what is kept of prompts and faces.
+
+        May be asked while another thread makes pictures.
+        """
+        found: dict[str, dict[str, int]] = {"cpu": {}}
+        for part in list(self._parts.values()):
+            for tensor in part.tensors().values():
+                if not tensor.is_meta:
+                    row = found.setdefault(tensor.device.type, {})
+                    row[part.name] = row.get(part.name, 0) + tensor.untyped_storage().nbytes()
+        found["cpu"][_("prompts and faces")] = self.prompts.bytes + self.faces.bytes
+        return found
+
     @property
     def streamed_bytes(self) -> int:
         """Weights that each step reads from disk."""
-        return sum(streamed.streamed_bytes for streamed in self._streamed)
+        return 0 if self._streamed is None else self._streamed.streamed_bytes
 
     # Encoding.
 
@@ -252,7 +273,7 @@ class Session:
         names = ("unet", "identity", *self.folder.controls)
         parts = [self._parts[name] for name in names]
         if setup.offload == "disk":
-            self._streamed = [Streamed(parts, device, self._dtype, int(setup.resident))]
+            self._streamed = Streamed(parts, device, self._dtype, int(setup.resident), self._order)
         else:
             first = "cpu" if setup.offload in ("group", "group lean", "model") else device
             for part in parts:
@@ -276,8 +297,6 @@ class Session:
         )
         pipeline.where = torch.device(device)
         pipeline.set_progress_bar_config(disable=True)
-        if self.folder.lcm is not None:
-            _merge_lora(pipeline, self.folder)
         if setup.storage == "fp8":
             for part in parts:
                 part.module.enable_layerwise_casting(storage_dtype=FP8, compute_dtype=self._dtype)
@@ -292,11 +311,12 @@ class Session:
     def _send_core_away(self) -> None:
         if not self._core_is_here:
             return
-        for streamed in self._streamed:
-            streamed.close()
+        if self._streamed is not None:
+            self._order = self._streamed.order
+            self._streamed.close()
         if self._pipeline is not None and self.plan.setup.offload == "model":
             self._pipeline.remove_all_hooks()
-        self._streamed, self._pipeline = [], None
+        self._streamed = self._pipeline = None
         names = ("unet", "identity", *self.folder.controls, "vae")
         for name in names:
             old = self._parts.pop(name)
@@ -396,22 +416,6 @@ def _offload_groups(module: Any, device: str, lean: bool) -> None:
         record_stream=streams,
         low_cpu_mem_usage=lean and streams,
     )
-
-
-def _merge_lora(pipeline: Any, folder: ModelFolder) -> None:
-    need("peft")
-    assert folder.lcm is not None
-    try:
-        pipeline.load_lora_weights(str(folder.lcm.parent), weight_name=folder.lcm.name)
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
-    except Exception as error:
-        raise BadModel(
-            _("{path} cannot be merged into this model: {why}.").format(
-                path=folder.lcm, why=(str(error).splitlines() or ["?"])[0][:160].rstrip(".")
-            ),
-            _("Give an LCM adapter for SDXL as a .safetensors file."),
-        ) from None
 
 
 def _as_control(x_HWC: Picture) -> Any:

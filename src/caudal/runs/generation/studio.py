@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caudal import __version__
+from caudal.core.errors import UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory import vram as vram_meter
@@ -64,8 +65,14 @@ class Finished:
 class Studio:
     """A model folder with a face engine, under budgets. Use it in a `with`."""
 
-    def __init__(self, model: ModelFolder, engine: str = "onnx", budgets: Budgets | None = None) -> None:
-        """Open the face engine; no network is loaded.
+    def __init__(
+        self,
+        model: ModelFolder,
+        engine: str = "onnx",
+        budgets: Budgets | None = None,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """Open the face engine; no network is loaded. `say` hears each warning when it arises.
 
         Raises:
             BadModel: the engine's models are missing.
@@ -75,7 +82,7 @@ class Studio:
         kind = ENGINES.get(engine)
         self.engine: FaceEngine = kind(model.faces or model.base / "faces", processors())
         self.warnings: list[str] = []
-        self.forecast: Forecast | None = None
+        self.say = say
         self._session: Any = None
         self._described: dict[tuple[str, int, int], Any] = {}
 
@@ -99,6 +106,7 @@ class Studio:
         """
         from caudal.runs.generation.trace import of_folder
 
+        self._check_controls(wish)
         return make_plan(
             self._sized(wish),
             of_folder(self.model),
@@ -122,11 +130,10 @@ class Studio:
         from caudal.runs.generation.people import seat
         from caudal.runs.generation.session import Session
 
+        self.warnings.clear()  # those of an earlier picture
         request = self._sized(wish)
         if self._session is None or _differs(self._session.plan, plan):
             self.close()
-            if plan.setup.offload == "disk":
-                self._foretell(plan)
             self._session = Session(self.model, plan)
         session = self._session
         session.check(request)
@@ -137,14 +144,11 @@ class Studio:
             controls=tuple(self.model.controls),
             control_pictures={kind: self._picture(path) for kind, path in wish.control_pictures.items()},
         )  # fmt: skip
-        for made in session.make(request, sitting, tick, stop):
+        for made in session.make(request, sitting, tick, stop, self._foretell):
             yield Finished(made.seed, made.x_HWC, self._facts(request, plan, made.seed))
 
-    def _foretell(self, plan: GenerationPlan) -> None:
+    def _foretell(self, told: Forecast) -> None:
         """Say what weights on disk will cost, before the first step."""
-        from caudal.runs.generation.forecast import forecast
-
-        self.forecast = told = forecast(self.model, plan)
         self._warn(
             [
                 _(
@@ -161,14 +165,22 @@ class Studio:
         )
 
     def held(self) -> dict[str, dict[str, int]]:
-        """Bytes that are held now, by pool and holder; of the plan's rows where nothing finer is known."""
-        found = {"ram": {_("all"): int(charged_bytes())}}
+        """Bytes that are held now, by pool and holder: the weights of each part, and all the rest as one."""
+        weights = {} if self._session is None else self._session.held()
+        found = {"ram": dict(weights.get("cpu", {}))}
+        found["ram"][_("everything else")] = max(0, int(charged_bytes()) - sum(found["ram"].values()))
         reading = vram_meter.reading()
         if reading is not None:
-            found["vram"] = {_("tensors"): int(reading.allocated), _("kept by the allocator"): int(
-                reading.reserved - reading.allocated
-            )}  # fmt: skip
+            found["vram"] = dict(weights.get("cuda", {}))
+            other = int(reading.allocated) - sum(found["vram"].values())
+            found["vram"][_("other tensors")] = max(0, other)
+            found["vram"][_("kept by the allocator")] = int(reading.reserved - reading.allocated)
         return found
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What was said of a step with weights from disk; `None` where there was nothing to say."""
+        return None if self._session is None else self._session.forecast
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -181,6 +193,23 @@ class Studio:
         if self._session is None:
             return {}
         return {"prompts": self._session.prompts.hits, "faces": self._session.faces.hits}
+
+    def _check_controls(self, wish: Wish) -> None:
+        """What is said of a ControlNet that is not there would be ignored: refused instead."""
+        given = {
+            "--control-picture": wish.control_pictures,
+            "--control-strength": wish.request.control_strengths,
+        }
+        for flag, values in given.items():
+            for kind in values.keys() - self.model.controls.keys():
+                raise UsageError(
+                    _("{flag} names “{kind}”, and there is no such ControlNet here.").format(
+                        flag=flag, kind=kind
+                    ),
+                    _("Add it with --control {kind}=FOLDER, or leave {flag} out.").format(
+                        kind=kind, flag=flag
+                    ),
+                )
 
     def _sized(self, wish: Wish) -> GenerationRequest:
         """The request with a size: its own, else one like the pose picture's."""
@@ -207,7 +236,10 @@ class Studio:
         return given
 
     def _warn(self, texts: Sequence[str]) -> None:
-        self.warnings += [text for text in texts if text not in self.warnings]
+        for text in texts:
+            if text not in self.warnings:
+                self.warnings.append(text)
+                self.say(text)
 
     def _left(self) -> int:
         """Bytes of the budget that are free now."""

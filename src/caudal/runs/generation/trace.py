@@ -20,6 +20,7 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.inference.generation.decode import OVERLAP, set_way
 from caudal.inference.generation.streamed import blocks_of
+from caudal.memory.generation.segments import segment_bytes
 from caudal.memory.generation.sizes import Decoding, PartSize, PipelineSize, WorkSize
 from caudal.memory.trace import peak_bytes
 from caudal.models.generation import sdxl
@@ -148,6 +149,8 @@ def part_size(part: Part, dtype: torch.dtype) -> PartSize:
         layer=Bytes(max(layers)),
         block=Bytes(max((block.bytes for block in blocks), default=0)),
         always=Bytes(sum(full[name] for name in small)),
+        rounding=Bytes(segment_bytes(full.values()) - sum(full.values())),
+        rounding_fp8=Bytes(segment_bytes(fp8.values()) - sum(fp8.values())),
     )
 
 

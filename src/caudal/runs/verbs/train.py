@@ -10,11 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from caudal.core.errors import UsageError
 from caudal.core.events import (
     Events,
     JsonLines,
     Sink,
 )
+from caudal.core.messages import _
+from caudal.core.units import Bytes
 from caudal.data.paths import local_path
 from caudal.memory import allocator, margin, vram
 from caudal.memory.budget import Budget
@@ -24,19 +27,20 @@ from caudal.models import weights
 from caudal.runs import assemble
 from caudal.runs.account import Account
 from caudal.runs.folder import RunFolder
-from caudal.runs.machine import settle
+from caudal.runs.machine import processors, ram_budget, settle
 from caudal.runs.plan import TrainPlan
 from caudal.runs.relief import rungs_of
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
 from caudal.runs.tensorboard import Curves
-from caudal.runs.verbs.plan import make_spec, open_work, resolve
+from caudal.runs.verbs.plan import make_spec, open_work, plan_spec, resolve
 from caudal.runs.verbs.report import report
 from caudal.runs.watched import seconds_left, watcher_bytes
-from caudal.runs.work.base import Course
+from caudal.runs.work.base import Course, Work
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint, precision
 from caudal.training.checkpoint import Progress
+from caudal.training.distributed import Ranks, joined
 from caudal.training.loop import Loop
 from caudal.training.stages import Stages
 from caudal.training.stop import Stop
@@ -59,6 +63,8 @@ def train(
     """Train what a plan, a spec, or a task with its data says, into the folder `out`.
 
     An unfinished run in `out` goes on from its last checkpoint. `stop` ends it early, with a checkpoint.
+    Under `torchrun` all processes train one model: each takes its share of every batch and of the budget,
+    and the first writes.
 
     Raises:
         DoesNotFit, DataError, DeviceMissing, UsageError: as `plan`.
@@ -72,10 +78,42 @@ def train(
     else:
         spec = what if isinstance(what, RunSpec) else make_spec(what, data, masks, labels)
         made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed)
-    again = folder.begin(made.asked)
-    with folder.lock():
-        folder.write_json(folder.plan, made.model_dump(mode="json"))
-        return _Training(made, folder, again, listeners, stop or threading.Event()).run()
+    stop = stop or threading.Event()
+    with joined(made.device) as ranks, ExitStack() as stack:
+        made = ranks.told(_shared(made, ranks) if ranks.first else None)
+        again = ranks.first and folder.begin(made.asked)
+        if ranks.first:
+            stack.enter_context(folder.lock())
+            folder.write_json(folder.plan, made.model_dump(mode="json"))
+        again = ranks.told(again)
+        return _Training(made, folder, again, listeners if ranks.first else (), stop, ranks).run()
+
+
+def _shared(made: TrainPlan, ranks: Ranks) -> TrainPlan:
+    """The plan of each of several processes: all of them together keep the budget.
+
+    Raises:
+        DoesNotFit: a share of the budget is too little for one process.
+        UsageError: a batch cannot be dealt out evenly.
+    """
+    if ranks.count == 1:
+        return made
+    batch = made.spec.training.batch
+    if batch % ranks.count:
+        raise UsageError(
+            _("A batch of {batch} samples cannot be dealt out evenly to {count} processes.").format(
+                batch=batch, count=ranks.count
+            ),
+            _("Set training.batch to a multiple of their number."),
+        )
+    share = Bytes(ram_budget(made.asked.ram) // ranks.here)
+    if made.memory.predicted("ram") > share:
+        made = plan_spec(made.asked, most=share)
+    memory = made.memory.model_copy(update={"ram": min(made.memory.ram, share)})
+    threads = min(made.compute_threads, max(1, processors() // ranks.here))
+    note = _("{count} processes train together, each within {share}.").format(count=ranks.count, share=share)
+    warnings = made.warnings if note in made.warnings else (*made.warnings, note)
+    return made.model_copy(update={"memory": memory, "compute_threads": threads, "warnings": warnings})
 
 
 class _Training:
@@ -88,8 +126,10 @@ class _Training:
         again: bool,
         listeners: Sequence[Sink],
         stop: threading.Event,
+        ranks: Ranks,
     ) -> None:
         self.plan, self.folder, self.again, self.stop = made, folder, again, Stop(stop)
+        self.ranks = ranks
         self.spec = made.spec
         self.events = Events(*listeners)
         self.account = Account(made, folder, self.events)
@@ -100,12 +140,13 @@ class _Training:
         settle()
         torch.set_num_threads(self.plan.compute_threads)
         with ExitStack() as stack:
-            log = JsonLines(self.folder.events)
-            stack.callback(log.close)
-            curves = Curves(self.folder.tensorboard)
-            stack.callback(curves.close)
-            for sink in (log, curves):
-                self.events.listen(sink)
+            if self.ranks.first:
+                log = JsonLines(self.folder.events)
+                stack.callback(log.close)
+                curves = Curves(self.folder.tensorboard)
+                stack.callback(curves.close)
+                for sink in (log, curves):
+                    self.events.listen(sink)
             watch = stack.enter_context(Watch(listen=self.account.memory, beside=watcher_bytes()))
             self.watch = self.account.watch = watch
             stack.enter_context(self.stop.after(seconds_left()))
@@ -115,11 +156,14 @@ class _Training:
                 self.account.failed(error, watch.peak)
                 raise
             result = self.account.succeeded(metrics, watch.peak)
-            if not self.again:  # what an earlier process held, nobody has seen to its end
+            if (
+                not self.again and self.ranks.count == 1
+            ):  # what an earlier process held, nobody has seen to its end
                 predicted = self.plan.memory.predicted("ram") / (1 + self.plan.margin)
                 margin.note(self.plan.kind, int(predicted), int(watch.peak))
-        self.folder.write_json(self.folder.result, result.model_dump(mode="json", exclude_none=True))
-        report(self.folder.path)
+        if self.ranks.first:
+            self.folder.write_json(self.folder.result, result.model_dump(mode="json", exclude_none=True))
+            report(self.folder.path)
         return result
 
     def _train(self) -> Metrics:
@@ -127,7 +171,7 @@ class _Training:
         for text in self.plan.warnings:
             self.account.warn(text)
         self.account.earlier_ends()
-        course = work.start(self.plan, self.folder, self.again, self.events)
+        course = self._started(work)
         for text in course.warnings:
             self.account.warn(text)
         number = precision.choose(self.plan.device, self.plan.precision)
@@ -137,6 +181,26 @@ class _Training:
             if holder.pool == "ram":
                 self.budget.lease(holder.name, holder.bytes)
         self._steps(course, number, work.facts.samples_per_epoch)
+        return self.ranks.told(self._scored(course, number) if self.ranks.first else None)
+
+    def _started(self, work: Work) -> Course:
+        """What the data are looked at for; the first process looks, and writes what the others read.
+
+        Raises:
+            UsageError: this task is learned by one process alone.
+        """
+        course = work.start(self.plan, self.folder, self.again, self.events) if self.ranks.first else None
+        self.ranks.told(True)
+        course = course or work.start(self.plan, self.folder, True, self.events)
+        if self.ranks.count > 1 and not getattr(course, "takes_ranks", False):
+            raise UsageError(
+                _("The task {task} is trained by one process alone.").format(task=self.spec.task),
+                _("Run it without torchrun."),
+            )
+        return course
+
+    def _scored(self, course: Course, number: precision.Precision) -> Metrics:
+        """Figures of the best model on what was held out, which are stored with it."""
         # All held-out data are scored with what training held given back.
         allocator.trim()
         best, _card = weights.load(self.folder.model)
@@ -166,7 +230,7 @@ class _Training:
             point.micro_batch,
             self.folder.path if point.optimizer else None,
         )
-        stepper.shrunk = self.account.shrunk
+        stepper.shrunk, stepper.ranks = self.account.shrunk, self.ranks
         progress = Progress()
         found = checkpoint.found(self.folder.checkpoints)
         if found:
@@ -190,6 +254,7 @@ class _Training:
             samples_per_epoch=samples_per_epoch,
             stop=self.stop,
             stages=Stages(model, int(self.spec.training.head_first * self.spec.training.steps)),
+            ranks=self.ranks,
         )
         if progress.stopped or progress.step >= self.spec.training.steps:
             return

@@ -138,6 +138,25 @@ class Course(Protocol):
         ...
 
 
+class RehearsedBatch(Protocol):
+    """A batch of its own memory: a run's batches lie in the stream's, which is counted there."""
+
+    @property
+    def size(self) -> int:
+        """Samples."""
+        ...
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long it was waited for."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """What its arrays take."""
+        ...
+
+
 class Rehearsal(Protocol):
     """A little of a run's work, for a probe."""
 
@@ -193,6 +212,6 @@ class Rehearsal(Protocol):
         """How many steps say what a step takes; at least two."""
         ...
 
-    def batch(self, size: int, number: int) -> StepBatch:
+    def batch(self, size: int, number: int) -> RehearsedBatch:
         """A batch of the `size` samples that take most; of another `number`, one that differs as they do."""
         ...

@@ -82,5 +82,10 @@ class Features:
         encoded = self.encode(rows.reshape(*rows.shape[:-1], self.encode.columns))
         if self._shift is None:
             return np.array(encoded, np.float32)
+        assert self._scale is not None
+        # What comes in few bits is no better for being scaled in many.
+        exact = np.float32 if encoded.dtype in (np.float16, np.float32) else np.float64
         with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is missing
-            return np.asarray((encoded - self._shift) * self._scale, np.float32)
+            scaled = np.subtract(encoded, self._shift.astype(exact), dtype=exact)
+            scaled *= self._scale.astype(exact)
+            return np.asarray(scaled, np.float32)

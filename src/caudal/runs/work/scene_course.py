@@ -11,6 +11,7 @@ from torch import nn
 from caudal.data.chunks import Cutter
 from caudal.data.index import Index
 from caudal.data.split import Split
+from caudal.data.steps import Rank
 from caudal.data.stream import PatchStream
 from caudal.inference.forward import Forward
 from caudal.memory.arena import Arena
@@ -23,6 +24,7 @@ from caudal.runs.survey import Survey
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.work.scene_input import prepare_scenes
 from caudal.tasks.base import MapTask, Metrics
+from caudal.training.distributed import present
 from caudal.training.precision import Precision
 from caudal.training.step import Parts, Prepare
 
@@ -35,6 +37,7 @@ class SceneCourse:
     """See `Course`."""
 
     parts: Parts | None = None
+    takes_ranks = True
 
     def __init__(self, index: Index, parts: Split, cutter: Cutter, plan: TrainPlan, facts: Survey) -> None:
         self._index, self._split, self._cutter = index, parts, cutter
@@ -62,6 +65,7 @@ class SceneCourse:
     @contextmanager
     def batches(self, start: int) -> Iterator[PatchStream]:
         """See `Course.batches`."""
+        ranks = present()
         with PatchStream(
             self._cutter,
             self._reader,
@@ -73,6 +77,7 @@ class SceneCourse:
             start=start,
             stop=self._spec.training.steps,
             overlap=self._plan.device != "cpu",
+            rank=Rank(ranks.rank, ranks.count),
         ) as stream:
             yield stream
 

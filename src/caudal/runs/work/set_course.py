@@ -19,6 +19,7 @@ from caudal.data.batches import Batch
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import SampleSplit
+from caudal.data.steps import Rank
 from caudal.models import weights
 from caudal.runs import assemble
 from caudal.runs.folder import RunFolder
@@ -30,6 +31,7 @@ from caudal.runs.work.set_scores import predictions, score_each, shown_groups
 from caudal.runs.work.set_stream import training_batches
 from caudal.runs.work.sought import Sought
 from caudal.tasks.base import Metrics
+from caudal.training.distributed import present
 from caudal.training.precision import Precision
 from caudal.training.step import Parts, Prepare
 
@@ -67,6 +69,8 @@ def look(
 
 class SetCourse:
     """See `Course`."""
+
+    takes_ranks = True
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class SetCourse:
     @contextmanager
     def batches(self, start: int) -> Iterator[Iterator[Batch]]:
         """See `Course.batches`."""
+        ranks = present()
         with training_batches(
             self._train,
             self._plan.arena,
@@ -131,6 +136,7 @@ class SetCourse:
             threads=self._threads,
             start=start,
             stop=self._spec.training.steps,
+            rank=Rank(ranks.rank, ranks.count),
         ) as stream:
             yield stream
 

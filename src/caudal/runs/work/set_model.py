@@ -23,14 +23,14 @@ from caudal.data.sample_split import TEST
 from caudal.memory import vram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
+from caudal.runs import assemble
 from caudal.runs.machine import processors, settle
 from caudal.runs.spec import DataSettings, ModelSettings, RunSpec
 from caudal.runs.work.kind import Inputs, Kind, SampleTask, Statistics, Watchful
 from caudal.runs.work.open_samples import KINDS, Opened, open_samples
-from caudal.runs.work.set_scores import SCORED_AT_ONCE, Found, predictions
-from caudal.runs.work.set_stream import least_ram
+from caudal.runs.work.set_scores import Found, predictions
+from caudal.runs.work.set_stream import REHEARSED, least_ram, scored_at_once
 from caudal.runs.work.sought import Sought
-from caudal.training import precision
 
 _WORK_BYTES = 3  # times a batch of the largest samples: what a model holds beside it, roughly
 
@@ -60,6 +60,7 @@ class SetModel:
         torch.set_num_threads(processors())
         where = vram.choose(device)
         model, card = weights.load(path / "model" if (path / "model").is_dir() else path)
+        assemble.limit_threads(model, where)
         assert card.inputs is not None
         kind: Kind = KINDS.get(card.task)()
         sought = Sought.model_validate(card.classes)
@@ -94,7 +95,7 @@ class SetModel:
     def needed(self, samples: SampleSet) -> Bytes:
         """Roughly what scoring takes, this process included: as its run measured it, or else a guess."""
         measured = int((self.card.memory or {}).get("scoring", 0))
-        batch = least_ram(samples, SCORED_AT_ONCE, processors())
+        batch = least_ram(samples, scored_at_once(samples), processors())
         return Bytes(charged_bytes() + max(measured, (1 + _WORK_BYTES) * batch))
 
     def roughly(self, samples: SampleSet, budget: Bytes) -> Bytes:
@@ -108,14 +109,14 @@ class SetModel:
         return needed
 
     def check(self, opened: Opened, spec: RunSpec, budget: Bytes) -> Bytes:
-        """What it will take, as one batch of the largest samples really does.
+        """What it will take, as a few batches of the largest samples really do.
 
         Raises:
             DoesNotFit: more than the budget.
         """
         self.roughly(opened.samples, budget)
         meter, said = PeakMeter(), list(self.warnings)
-        largest = self.kind.largest(opened.samples, self.inputs, SCORED_AT_ONCE)
+        largest = self.kind.largest(opened.samples, self.inputs, REHEARSED * scored_at_once(opened.samples))
         for _scored in self.each(opened, spec, largest):
             pass
         self.warnings[:] = said  # what it met is met again
@@ -129,7 +130,8 @@ class SetModel:
         prepare = self.kind.prepare(
             spec, self.inputs, self.sought, statistics, self.device, False, len(opened.samples)
         )
-        number = precision.choose(self.device, "auto")
+        ragged = self.kind.parts(opened.samples, self.inputs) is not None
+        number = assemble.choose_precision(self.model, self.device, "auto", ragged)
         samples = opened.samples.only(members)
         yield from predictions(self.model, self.task, prepare, number, samples, spec.data.threads)
         if isinstance(prepare, Watchful):

@@ -18,8 +18,14 @@ from caudal.memory.cost import Forward
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.kind import Inputs, Kind
-from caudal.runs.work.set_scores import SCORED_AT_ONCE, predictions
-from caudal.runs.work.set_stream import least_ram, scoring_batches, training_batches
+from caudal.runs.work.set_scores import predictions
+from caudal.runs.work.set_stream import (
+    REHEARSED,
+    least_ram,
+    scored_at_once,
+    scoring_batches,
+    training_batches,
+)
 from caudal.runs.work.sought import Sought
 from caudal.tasks.base import Task
 from caudal.training.precision import Precision
@@ -27,7 +33,6 @@ from caudal.training.step import Parts, Prepare
 
 _STEPS_OF_MANY_SIZES = 12
 _DRAWS = 2000  # batches, of which the largest is rehearsed
-_BATCHES = 3  # by then every buffer has been asked for
 
 
 class SetRehearsal:
@@ -72,7 +77,7 @@ class SetRehearsal:
         ram = least_ram(chosen, batch, threads)
         meter.reset()
         before = charged_bytes()
-        with training_batches(chosen, ram, batch, seed=0, threads=threads, start=0, stop=_BATCHES) as stream:
+        with training_batches(chosen, ram, batch, seed=0, threads=threads, start=0, stop=REHEARSED) as stream:
             for _batch in stream:
                 pass
         return Bytes(max(0, meter.peak() - before - ram))
@@ -85,7 +90,7 @@ class SetRehearsal:
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
-        chosen = self._largest(min(len(self._samples), SCORED_AT_ONCE))
+        chosen = self._largest(REHEARSED * scored_at_once(self._samples))
         prepare = self._kind.prepare(
             self._spec, self._inputs, self._sought, None, precision.device, False, len(self._samples)
         )

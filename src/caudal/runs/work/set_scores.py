@@ -13,13 +13,12 @@ from torch import nn
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.runs.work.open_samples import Opened
-from caudal.runs.work.set_stream import scoring_batches
+from caudal.runs.work.set_stream import scored_at_once, scoring_batches
 from caudal.runs.work.sought import Sought
 from caudal.tasks.base import Task
 from caudal.training.precision import Precision
 from caudal.training.step import Prepare
 
-SCORED_AT_ONCE = 32
 _MOST_GROUPS = 20  # values of a column
 
 
@@ -41,7 +40,7 @@ def predictions(
     was_training = model.training
     model.eval()
     try:
-        with scoring_batches(samples, SCORED_AT_ONCE, threads) as stream:
+        with scoring_batches(samples, scored_at_once(samples), threads) as stream:
             for batch in stream:
                 x, y = prepare(batch, slice(0, batch.size))
                 with torch.inference_mode(), precision.autocast():

@@ -24,6 +24,8 @@ MOST_SHARES = 16
 """In how many steps the memory of a stream can be made smaller; of large samples it cannot."""
 _MOST_BYTES = 512 * MIB
 _TRIES = 8
+_SCORED_AT_ONCE = 32
+_SCORED_BYTES = 8 * MIB  # of the largest samples: a batch of long ones would take more than a step of one
 
 
 def least_ram(samples: SampleSet, batch: int, threads: int) -> Bytes:
@@ -76,9 +78,20 @@ def evened(samples: SampleSet, members: Ints, classes: Ints, seed: int) -> Sampl
 
 @contextmanager
 def training_batches(
-    samples: SampleSet, ram: Bytes, batch: int, *, seed: int, threads: int, start: int, stop: int
+    samples: SampleSet,
+    ram: Bytes,
+    batch: int,
+    *,
+    seed: int,
+    threads: int,
+    start: int,
+    stop: int,
+    rank: Rank | None = None,
 ) -> Iterator[Iterator[Batch]]:
-    """The batches of the steps `start` … `stop` - 1, all of `batch` samples; an epoch's rest is left out."""
+    """The batches of the steps `start` … `stop` - 1, all of `batch` samples; an epoch's rest is left out.
+
+    Of several processes `rank` gets its share of each.
+    """
     in_epoch = samples.drawn // batch
     epoch, within = divmod(start, in_epoch)
     stream = SampleStream(
@@ -89,7 +102,7 @@ def training_batches(
         shuffle=True,
         epochs=-(-stop // in_epoch),
         threads=threads,
-        rank=Rank(),
+        rank=rank or Rank(),
         quarantine=Quarantine(samples, seed),
         epoch=epoch,
         position=within * batch,
@@ -98,6 +111,15 @@ def training_batches(
         yield islice(stream, stop - start)
     finally:
         stream.close()
+
+
+REHEARSED = 3
+"""Batches that say what a stream of them takes: by then every buffer has been asked for."""
+
+
+def scored_at_once(samples: SampleSet) -> int:
+    """How many samples go through the model together where nothing is learned."""
+    return max(1, min(_SCORED_AT_ONCE, _SCORED_BYTES // max(1, samples.largest_bytes(1)[0])))
 
 
 @contextmanager

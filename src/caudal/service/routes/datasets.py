@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from caudal.core.messages import _
 from caudal.service import beneath
-from caudal.service.asks import NewDataset, PathId, QueryId
+from caudal.service.asks import NewDataset, PathId, QueryId, QueryPlace
 from caudal.service.auth import Reads, Runs
 from caudal.service.context import Context, Here
 from caudal.service.ids import new_id
@@ -36,18 +36,20 @@ def list_roots(here: Here, caller: Reads) -> list[RootView]:
     return [RootView(name=name, elsewhere=here.roots.other_names(name)) for name in here.roots.names()]
 
 
-@router.get("/datasets", responses=documented(304), operation_id="list_datasets")
+@router.get("/datasets", responses=documented(304, 404), operation_id="list_datasets")
 def list_datasets(
     request: Request,
     response: Response,
     here: Here,
     caller: Reads,
     project: QueryId = None,
+    place: QueryPlace = None,
     limit: Limit = 50,
     cursor: Cursor = "",
 ) -> Page[DatasetView]:
-    """The oldest first."""
-    found = here.store.datasets.list(project, limit, id_of(cursor))
+    """The oldest first; with `place`, those of that folder or file alone."""
+    path = None if place is None else str(here.roots.allowed(*here.roots.find(place)))
+    found = here.store.datasets.list(project, limit, id_of(cursor), path)
     items = [DatasetView.of(dataset, here.roots.veil) for dataset in found]
     return paged(request, response, items, limit, found[-1].id if found else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Body, Query, Request, Response
@@ -21,9 +21,9 @@ from caudal.service.ranges import file_answer
 from caudal.service.states import State
 from caudal.service.summary import StatusView
 from caudal.service.views import AttemptView, JobView
+from caudal.service.work import Verb
 
 router = APIRouter(tags=["jobs"])
-Verb = Literal["train", "predict", "evaluate", "explain", "pack"]
 RANGES: dict[int | str, dict[str, Any]] = {
     200: {"description": "All of it", "headers": {"Accept-Ranges": {"schema": {"type": "string"}}}},
     206: {"description": "The range that was asked for"},
@@ -48,15 +48,20 @@ def submit_job(
     body: Annotated[NewJob, Body()],
     key: Key = None,
 ) -> JobView:
-    """Put a job in line. With the same Idempotency-Key again it is the same job."""
+    """Put a job in line. With the same Idempotency-Key again it is the same job.
+
+    What is larger than the machine, or asks for more time than there may be, is refused.
+    """
+    needs = {pool: _planned(here, body, pool) for pool in ("ram", "vram")}
+    here.orders.check(body, needs)
     job, new = here.store.jobs.submit(
         here.project(body.project),
         here.orders.work(body),
         name=body.name,
         priority=body.priority,
         limit_seconds=body.limit_seconds,
-        ram_bytes=_planned(here, body, "ram"),
-        vram_bytes=_planned(here, body, "vram"),
+        ram_bytes=needs["ram"],
+        vram_bytes=needs["vram"],
         once=once_of(caller, key, request, body),
     )
     if new:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,7 +11,8 @@ from caudal.service.auth import Admins, Reads, hashed, new_key
 from caudal.service.context import Here
 from caudal.service.pages import Cursor, Limit, Page, number_of, paged
 from caudal.service.problems import documented
-from caudal.service.views import AuditView, KeyView, View, WorkerView
+from caudal.service.records import SCOPES
+from caudal.service.views import AuditView, CallerView, KeyView, WorkerView
 
 router = APIRouter(tags=["admin"])
 _DAY_SECONDS = 86400.0
@@ -24,19 +24,10 @@ class MadeKey(KeyView):
     key: str
 
 
-class CallerView(View):
-    """Who is asking."""
-
-    id: str
-    name: str
-    scopes: list[Literal["read", "run", "admin"]]
-
-
 @router.get("/me", responses=documented(304), operation_id="get_me")
 def get_me(caller: Reads) -> CallerView:
     """Who the key that was sent belongs to."""
-    scopes: list[Literal["read", "run", "admin"]] = ["read", "run", "admin"]
-    return CallerView(id=caller.id, name=caller.name, scopes=[scope for scope in scopes if caller.may(scope)])
+    return CallerView(id=caller.id, name=caller.name, scopes=[scope for scope in SCOPES if caller.may(scope)])
 
 
 @router.get("/keys", responses=documented(304), operation_id="list_keys")
@@ -68,7 +59,7 @@ def list_audit(
 ) -> Page[AuditView]:
     """Who did what, when, from where; the newest first."""
     found = here.store.audit.list(limit, number_of(cursor))
-    items = [AuditView.model_validate(entry.model_dump()) for entry in found]
+    items = [AuditView.of(entry) for entry in found]
     return paged(request, response, items, limit, found[-1].id if found else None)
 
 

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from caudal.service.settings import Settings
 from caudal.service.store.access import Audit, Keys, OnceOnly
 from caudal.service.store.claims import Claims, Machine, Superseded
-from caudal.service.store.engine import Database
+from caudal.service.store.engine import BUSY_SECONDS, Database
 from caudal.service.store.events import StoredEvents
 from caudal.service.store.jobs import Jobs
+from caudal.service.store.line import Line
 from caudal.service.store.projects import Datasets, Models, Projects, Runs
 from caudal.service.store.workers import Workers
 
@@ -30,6 +31,7 @@ class Store:
         self.datasets = Datasets(database)
         self.jobs = Jobs(database)
         self.claims = Claims(database)
+        self.line = Line(database)
         self.events = StoredEvents(database)
         self.runs = Runs(database)
         self.models = Models(database)
@@ -66,8 +68,10 @@ class Store:
         self.close()
 
 
-def open_store(where: Settings | str, migrate: bool = True) -> Store:
+def open_store(where: Settings | str, migrate: bool = True, busy_seconds: float = BUSY_SECONDS) -> Store:
     """Open the store of a service, or of a database URL; `migrate` brings its tables up to this version.
+
+    A database that does not answer within `busy_seconds` is away.
 
     Raises:
         StoreAway: the database does not answer.
@@ -77,7 +81,7 @@ def open_store(where: Settings | str, migrate: bool = True) -> Store:
         url = where.database_url()
     else:
         url = where
-    database = Database(url)
+    database = Database(url, busy_seconds)
     if migrate:
         from caudal.service.store.migrate import upgrade
 

@@ -24,9 +24,9 @@ from caudal.service.states import State
 from caudal.service.store import rows
 from caudal.service.store import tables as t
 from caudal.service.store.engine import Database
+from caudal.service.store.line import IN_VIEW
 from caudal.service.store.outcome import begin_run, write_down
 
-_IN_VIEW = 500  # jobs in line that are looked at for each that begins
 _ATTEMPT_COLUMNS = [t.attempts.c[name] for name in Attempt.model_fields]
 
 
@@ -77,21 +77,6 @@ class Claims:
             )  # fmt: skip
             assert moved is not None, "the row is locked"
             return moved, attempt
-
-    def in_line(self) -> int:
-        """How many jobs are in line, up to some hundreds: cheaper to ask than to claim in vain."""
-        some = sa.select(t.jobs.c.id).where(t.jobs.c.state == "queued").limit(_IN_VIEW).subquery()
-        with self._database.reading() as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
-
-    def larger_than(self, ram_bytes: int, vram_bytes: int) -> list[tuple[str, int, int]]:
-        """The jobs in line that need more of one or the other, and what they need."""
-        j = t.jobs.c
-        too_large = (j.ram_bytes > ram_bytes) | (j.vram_bytes > vram_bytes)
-        query = sa.select(j.id, sa.func.coalesce(j.ram_bytes, 0), sa.func.coalesce(j.vram_bytes, 0))
-        with self._database.reading() as connection:
-            found = connection.execute(query.where(j.state == "queued", too_large).limit(_IN_VIEW))
-            return [(job_id, int(ram), int(vram)) for job_id, ram, vram in found]
 
     def open_attempts(self) -> list[Attempt]:
         """Those that have not ended."""
@@ -241,28 +226,6 @@ class Claims:
                 return job
             return write_down(connection, job, ending, step)
 
-    def wake(self, job_id: str, version: int) -> Job | None:
-        """A job that waited is in line again; `None` where it is no longer the `version` that waited."""
-        with self._database.writing() as connection:
-            job = rows.job_row(connection, job_id, lock=True)
-            if job.state != "waiting" or job.version != version:
-                return None
-            return rows.move(
-                connection, job, "queued", queued=time.time(), next=_("It starts when there is room for it.")
-            )
-
-    def refuse(self, job_id: str, ending: Ending) -> Job | None:
-        """A job in line that can never begin is failed."""
-        with self._database.writing() as connection:
-            job = rows.job_row(connection, job_id, lock=True)
-            if job.state != "queued":
-                return None
-            error = None if ending.error is None else ending.error.model_dump()
-            return rows.move(
-                connection, job, "failed", reason="error", error=error, ended=time.time(),
-                next=ending.error.hint if ending.error else "",
-            )  # fmt: skip
-
     def take_events(
         self, attempt: Attempt, said: Sequence[rows.Said], start: int, end: int
     ) -> tuple[int, bool]:
@@ -328,7 +291,7 @@ def _in_line(connection: sa.Connection) -> list[Candidate]:
         sa.select(j.id, j.project_id, j.priority, j.passed, j.place_in_line, j.ram_bytes, j.vram_bytes)
         .where(j.state == "queued")
         .order_by((j.priority * PASSES_A_RANK + j.passed).desc(), j.place_in_line)
-        .limit(_IN_VIEW)
+        .limit(IN_VIEW)
     )
     return [Candidate(*row) for row in connection.execute(query)]
 

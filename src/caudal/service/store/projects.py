@@ -133,10 +133,15 @@ class Datasets:
         with self._database.reading() as connection:
             return rows.one(connection, query, Dataset, dataset_id)
 
-    def list(self, project_id: str | None = None, limit: int = 50, after: str = "") -> list[Dataset]:
+    def list(
+        self, project_id: str | None = None, limit: int = 50, after: str = "", path: str | None = None
+    ) -> list[Dataset]:
         """The oldest first; `after` is the id of the last one of the page before."""
+        query = _page(t.datasets, project_id, limit, after)
+        if path is not None:
+            query = query.where(t.datasets.c.path == path)
         with self._database.reading() as connection:
-            return rows.many(connection, _page(t.datasets, project_id, limit, after), Dataset)
+            return rows.many(connection, query, Dataset)
 
     def delete(self, dataset_id: str) -> None:
         """Forget a data set; its files are not touched.

@@ -70,23 +70,28 @@ def find_faces(
     x_HWC: Picture,
     most_px: int = DETECTION_PX[-1],
     sizes_px: Sequence[int] = DETECTION_PX,
+    wanted: int = 1,
 ) -> list[Face]:
     """The faces of a picture, largest first; sought at small sizes first, then at larger ones.
 
-    The next size is tried only if none is found; `most_px` is the longer side that memory allows.
+    The next size is tried only if fewer than `wanted` are found; where none has so many, the one that has
+    most counts. `most_px` is the longer side that memory allows.
     """
     import cv2
 
     longer = max(x_HWC.shape[:2])
     tried = sorted({min(size, longer) for size in sizes_px if size <= most_px} or {min(longer, most_px)})
+    most: list[Face] = []
     for size in tried:
         factor = size / longer
         shape = (max(1, round(x_HWC.shape[1] * factor)), max(1, round(x_HWC.shape[0] * factor)))
         small = x_HWC if factor == 1 else cv2.resize(x_HWC, shape, interpolation=cv2.INTER_AREA)
         found = engine.detect(np.ascontiguousarray(small, np.uint8))
-        if found:
-            return sorted((face.scaled(1 / factor) for face in found), key=lambda f: -f.area)
-    return []
+        if len(found) > len(most):
+            most = sorted((face.scaled(1 / factor) for face in found), key=lambda f: -f.area)
+        if len(most) >= wanted:
+            break
+    return most
 
 
 def the_face(faces: Sequence[Face], name: str) -> tuple[Face, str]:

@@ -129,5 +129,8 @@ def _session(path: Path, threads: int) -> Any:
 def _unknown(path: Path, why: str) -> BadModel:
     return BadModel(
         _("{path} holds no face models that can be used: {why}.").format(path=path, why=why.rstrip(".")),
-        _("Give a folder with an SCRFD detector and an ArcFace recognizer as ONNX files."),
+        _(
+            "Give a folder with an SCRFD detector and an ArcFace recognizer as ONNX files (--faces), "
+            "or choose another engine (--engine opencv)."
+        ),
     )

@@ -36,6 +36,9 @@ class OpenCvFaces:
 
         self.licence = _("MIT (YuNet), Apache-2.0 (SFace)")
         self._side = (0, 0)
+        loud = cv2.utils.logging.getLogLevel()
+        # It warns of targets that nobody asked for.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             self._detector = cv2.FaceDetectorYN.create(
                 str(_only(folder, _DETECTOR)), "", (320, 320), _LEAST_SCORE, _MOST_OVERLAP, _MOST_FACES
@@ -43,6 +46,8 @@ class OpenCvFaces:
             self._recognizer = cv2.FaceRecognizerSF.create(str(_only(folder, _RECOGNIZER)), "")
         except cv2.error as error:
             raise _unknown(folder, str(error).splitlines()[0][:160]) from None
+        finally:
+            cv2.utils.logging.setLogLevel(loud)
 
     def detect(self, x_HWC: Picture) -> list[Face]:
         """See `FaceEngine.detect`."""
@@ -76,5 +81,5 @@ def _only(folder: Path, pattern: str) -> Path:
 def _unknown(path: Path, why: str) -> BadModel:
     return BadModel(
         _("{path} holds no face models that can be used: {why}.").format(path=path, why=why.rstrip(".")),
-        _("Give a folder with YuNet and SFace as ONNX files."),
+        _("Give a folder with YuNet and SFace as ONNX files (--faces)."),
     )

@@ -1,0 +1,94 @@
+"""Small real inferences of growing size, which say what a model takes that was not measured on this device.
+
+Where its weights leave little room beside them, a child process makes them: should the kernel have to end
+somebody, it is that one, and its parent can say why.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from caudal.core.units import Bytes
+from caudal.inference.forward import Forward
+from caudal.memory import cost, vram
+from caudal.memory.cost import Forward as Measured
+from caudal.memory.meters import PeakMeter, Watch, charged_bytes
+from caudal.memory.process import first_to_go
+
+_SIDES_PX = (256, 576)
+_SMALL_SIDES_PX = (64, 128, *_SIDES_PX)  # where even the smallest may be too much
+_HERTZ = 100.0
+_OF_A_LAYER = 2  # its weights in the type that is computed in, and once more laid out for the kernel
+
+
+def layer_bytes(model: nn.Module) -> int:
+    """Roughly what computing the layer with most weights takes beside them."""
+    return _OF_A_LAYER * max((w.numel() * w.element_size() for w in model.parameters()), default=0)
+
+
+def peak_of(forward: Forward, x_NHWC: npt.NDArray[Any], mapped: bool) -> Bytes:
+    """The most bytes that this process holds while it infers; `mapped` weights make the exact mark useless.
+
+    Their pages come and go, and the kernel's high-water mark counts them, which are not charged: then it is
+    the most that a hundred readings a second see.
+    """
+    if mapped:
+        with Watch(_HERTZ) as watch:
+            forward(x_NHWC, None)
+        return watch.peak
+    meter = PeakMeter()
+    forward(x_NHWC, None)
+    return meter.peak()
+
+
+def measure(forward: Forward, bands: int, mapped: bool, room: Bytes | None) -> Iterator[Measured]:
+    """Inferences of growing squares, above what is held now, as long as the next should fit into `room`."""
+    ready = charged_bytes()
+    found: list[Measured] = []
+    for side in _SIDES_PX if room is None else _SMALL_SIDES_PX:
+        if room is not None and _too_much(found, side, room):
+            return
+        x_NHWC = np.zeros((1, side, side, bands), np.uint8)
+        began = time.perf_counter()
+        ram = Bytes(max(1, peak_of(forward, x_NHWC, mapped) - ready))
+        seconds = time.perf_counter() - began
+        found.append(Measured(side_px=side, ram=ram, vram=Bytes(vram.peak() or 0), seconds=seconds))
+        yield found[-1]
+
+
+def _too_much(found: list[Measured], side: int, room: Bytes) -> bool:
+    """One alone tells nothing of the next: most of it may be the layers' weights."""
+    if len(found) < 2:
+        return bool(found) and found[0].ram > room
+    return cost.forward_bytes(tuple(found), side**2)[0] > room
+
+
+def ask(path: Path, device: str, position: int, ram: Bytes) -> tuple[Measured, ...]:
+    """The same from a child that opens the model at `path` itself; empty where not even the smallest fits.
+
+    `position` is that of the weights.
+    """
+    words = [
+        sys.executable,
+        "-m",
+        "caudal.runs.forwards_child",
+        str(path),
+        device,
+        str(position),
+        str(int(ram)),
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        first_to_go(child.pid)
+        output, errors = child.communicate()
+    assert child.returncode in (0, -9), f"measuring {path} failed:\n{errors}"
+    return tuple(Measured.model_validate(json.loads(text)) for text in output.splitlines())

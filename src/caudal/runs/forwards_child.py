@@ -1,0 +1,25 @@
+"""`python -m caudal.runs.forwards_child MODEL DEVICE POSITION RAM`: see `forwards`; a line an inference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from caudal.core.units import Bytes
+from caudal.memory.levers.weights import Weights
+from caudal.memory.meters import charged_bytes
+from caudal.runs.forwards import measure
+from caudal.runs.loaded import open_model
+
+
+def main() -> None:
+    """Open the model as the parent has it, and measure until the next inference would not fit."""
+    path, device, position, ram = sys.argv[1:]
+    loaded = open_model(Path(path), device, int(position))
+    room, mapped = Bytes(int(ram) - charged_bytes()), loaded.weights == Weights.MAPPED
+    for found in measure(loaded.forward(0), loaded.card.bands, mapped, room):
+        print(found.model_dump_json(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

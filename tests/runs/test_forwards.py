@@ -1,0 +1,65 @@
+"""What inference of a model takes is measured, and never past what there is room for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from caudal.core.units import MIB, Bytes
+from caudal.models import weights
+from caudal.models.unet import UNet, UNetConfig
+from caudal.runs import forwards
+from tests.cgroups import run_in_group
+
+_LAYER = 60 * MIB  # of the fake model: whatever the side of what it infers
+_PIXEL_BYTES = 1024
+
+
+def _takes_memory(sides: list[int]) -> Any:
+    def forward(x_NHWC: np.ndarray[Any, Any], _valid: None) -> None:
+        sides.append(x_NHWC.shape[1])
+        np.ones(_LAYER + _PIXEL_BYTES * x_NHWC.shape[1] * x_NHWC.shape[2], np.uint8)
+
+    return forward
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_size_that_would_not_fit_is_not_tried(mapped: bool) -> None:
+    sides: list[int] = []
+    found = list(forwards.measure(_takes_memory(sides), 1, mapped, Bytes(100 * MIB)))
+    assert sides == [64, 128], "256 px would take 124 MiB"
+    for one in found:
+        wanted = _LAYER + _PIXEL_BYTES * one.side_px**2
+        assert 0.9 * wanted < one.ram < 1.1 * wanted
+
+
+def test_one_that_passes_the_room_alone_is_the_last() -> None:
+    sides: list[int] = []
+    assert len(list(forwards.measure(_takes_memory(sides), 1, False, Bytes(50 * MIB)))) == 1
+    assert sides == [64]
+
+
+def test_a_model_whose_layers_pass_the_budget_is_refused_and_not_killed(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    config = {"width": 96, "depth": 4}
+    card = weights.ModelCard(task="segmentation", architecture="unet", config=config, bands=3, outputs=2)
+    weights.save(tmp_path / "model", UNet(3, 2, UNetConfig(**config)), card)
+    with rasterio.open(
+        tmp_path / "image.tif", "w", driver="GTiff", height=64, width=64, count=3, dtype="uint8"
+    ) as file:
+        file.write(np.zeros((3, 64, 64), np.uint8))
+    words = ["predict", tmp_path / "model", tmp_path / "image.tif", "-o", tmp_path / "map.tif"]
+    budget = 270 * MIB  # the libraries take 170; its largest layer has 81 MiB of weights
+    command = [sys.executable, "-m", "caudal", *map(str, words), "--ram", str(budget)]
+    ended = run_in_group(command, budget, 120)
+    assert ended.returncode == 3, ended.output
+    assert "its largest layer" in ended.output
+    assert not (tmp_path / "map.tif").exists()
