@@ -117,7 +117,7 @@ def result_table(result: Result) -> RenderableType:
     for number, act in enumerate(result.acts or ()):
         table.add_row(_("on the way") if not number else "", act)
     for name, value in (result.metrics or {}).items():
-        table.add_row(name, "—" if value is None else f"{value:.4g}")
+        table.add_row(name, "—" if value is None else _figure(name, value))
     for label, path in ((_("run"), result.run), (_("output"), result.output)):
         if path:
             table.add_row(label, Text(path, style="bold", overflow="fold"))
@@ -126,10 +126,17 @@ def result_table(result: Result) -> RenderableType:
     return Panel(Group(*parts), title=result.verb, title_align="left")
 
 
+def _figure(name: str, value: float) -> str:
+    if name == "bytes":
+        return str(Bytes(value))
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
+
+
 def _speed(result: Result) -> str:
     text = _("{seconds:.1f} s").format(seconds=result.seconds)
     if result.samples_per_second:
-        text += _(", {rate:.0f} samples/s").format(rate=result.samples_per_second)
+        rate = result.samples_per_second
+        text += _(", {rate} samples/s").format(rate=f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}")
     if result.stall is not None:
         text += _(", waiting for data {stall:.1%}").format(stall=result.stall)
     return text

@@ -1,0 +1,61 @@
+"""What a probe measured before it was ended counts; one that measured nothing begins again with the least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from caudal.core.errors import DoesNotFit
+from caudal.core.units import MIB, Bytes
+from caudal.memory.cost import ProbeResult, Step
+from caudal.runs import probe
+from caudal.runs.probe import TRAINING, ProbeRequest
+from caudal.runs.spec import RunSpec
+
+STEP = Step(micro_batch=1, ram=Bytes(1), seconds_per_sample=1.0)
+FOUND = {"found": ProbeResult(device="cpu", imported=Bytes(1), static={}, steps=(STEP,)).model_dump()}
+
+
+def request() -> ProbeRequest:
+    spec = RunSpec.make({"task": "segmentation", "data": {"images": ["set"]}})
+    return ProbeRequest(spec=spec, told={}, exact=(4, 8), inexact=(1, 2), ram=Bytes(1024 * MIB), threads=1)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[bool, list[dict[str, Any]]]:
+    """What a child says, by whether it began with the least."""
+    said: dict[bool, list[dict[str, Any]]] = {}
+    monkeypatch.setattr(probe, "_run", lambda one: said.pop(one.thrifty))
+    return said
+
+
+def test_what_was_measured_before_the_end_is_used(asked: dict[bool, list[dict[str, Any]]]) -> None:
+    asked[False] = [{"measures": "reading"}, TRAINING, FOUND]
+    assert probe.ask(request()).steps == (STEP,)
+
+
+def test_one_that_ended_at_its_first_step_begins_again_with_the_least(
+    asked: dict[bool, list[dict[str, Any]]],
+) -> None:
+    asked[False], asked[True] = [{"measures": "scoring"}, TRAINING], [TRAINING, FOUND]
+    assert probe.ask(request()).steps == (STEP,)
+    assert not asked, "both were asked"
+
+
+@pytest.mark.parametrize(
+    ("told", "stage"),
+    [([], "libraries"), ([{"measures": "reading"}], "reading"), ([{"measures": "scoring"}], "scoring")],
+)
+def test_one_that_ended_before_says_where(
+    asked: dict[bool, list[dict[str, Any]]], told: list[dict[str, Any]], stage: str
+) -> None:
+    asked[False] = told
+    with pytest.raises(DoesNotFit, match=stage):
+        probe.ask(request())
+
+
+def test_one_that_has_no_room_for_the_least_step_says_so(asked: dict[bool, list[dict[str, Any]]]) -> None:
+    asked[False] = asked[True] = [TRAINING]
+    with pytest.raises(DoesNotFit, match="a training step"):
+        probe.ask(request())
