@@ -10,9 +10,9 @@ STAMP  := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/caudal demo
 
-# every test, on three processes: a third of the time of two is spent waiting for children
+# every test, on two processes
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # style, types, floors
 check: $(STAMP)
