@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _COMFORT = 0.7  # of the room for a step: past it, what takes less and longer is measured, too
 _NO_TIME = 1e-9  # it was measured, and is in the time of a step
 _WORTH_BRINGING = 0.05  # of the budget: an optimizer state below it stays where it is
-_LONG_SECONDS = 5.0  # of one size: steps as long as that show a heap's slack sooner
-_AT_LEAST = 3  # steps
+_LONG_SECONDS = 10.0  # of one size: steps as long as that show a heap's slack sooner
+_AT_LEAST = 6  # steps
 
 
 def _say(what: dict[str, Any]) -> None:
