@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,22 @@ import pytest
 from caudal.runs.machine import settle
 
 settle()  # before any test imports torch
+
+FREE_BYTES = 5 * 2**30  # two processes' worst at one time, measured, and as much again
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say at once what would else be dozens of failures that do not name the disk."""
+    if hasattr(session.config, "workerinput"):  # it began, so there was enough
+        return
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES:
+        pytest.exit(
+            f"The tests need {FREE_BYTES >> 30} GiB of free disk in {folder}, and {free >> 20} MiB are free. "
+            "Free some, or set TMPDIR to a folder of another disk.",
+            returncode=3,
+        )
 
 
 @pytest.fixture(autouse=True, scope="session")

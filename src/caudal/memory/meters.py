@@ -19,7 +19,6 @@ from caudal.memory.process import Fork, descendants
 __all__ = ["PeakMeter", "Watch", "charged_bytes", "descendants"]
 
 _PROC = Path("/proc")
-_MAPPED_BYTES = 32 * 2**20  # file pages that come at once: libraries bring fewer
 
 
 class Overlap:
@@ -88,8 +87,8 @@ class PeakMeter:
 
     The kernel keeps the high-water mark of the resident set (`VmHWM`); taking off the file pages leaves
     the charged ones. Where the mark cannot be reset (`/proc/self/clear_refs` is not writable), it is the
-    peak since the process began. When many file pages came or went meanwhile, as where files are mapped,
-    nobody knows which of them the mark counts: then it is the least that it can mean.
+    peak since the process began. When file pages came or went meanwhile, as where libraries load and files
+    are mapped, nobody knows which of them the mark counts: then it is the least that it can mean.
     """
 
     def __init__(self) -> None:
@@ -107,9 +106,7 @@ class PeakMeter:
     def peak(self) -> Bytes:
         """The most bytes that were charged at once."""
         status = process.status("self")
-        before, now = self._file_bytes, status.get("RssFile", 0)
-        # A few come while libraries load: the smaller reading keeps the peak honest.
-        file_bytes = min(before, now) if abs(now - before) < _MAPPED_BYTES else max(before, now)
+        file_bytes = max(self._file_bytes, status.get("RssFile", 0))
         return Bytes(max(_charged(status), status.get("VmHWM", 0) - file_bytes))
 
 

@@ -196,6 +196,24 @@ def _beside(lattice: Lattice, point: Point) -> list[LeverSet]:
     return [LeverSet(name=name, value=str(value), why=why) for name, value, why in rows]
 
 
+def refuse_above(budget: Bytes, needed: Bytes) -> None:
+    """Refuse what needs more RAM than the budget, where nobody knows who holds how much of it.
+
+    Raises:
+        DoesNotFit: it does.
+    """
+    if needed > budget:
+        raise DoesNotFit(
+            _("This needs at least {needed} of ram, and the budget is {budget}.").format(
+                needed=needed, budget=budget
+            ),
+            _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
+            pool="ram",
+            needed=int(needed),
+            budget=int(budget),
+        )
+
+
 def refusal(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> DoesNotFit:
     """The error that says what the least is, and who holds it."""
     pool: Pool = "ram" if total(holders, "ram") > ram else "vram"

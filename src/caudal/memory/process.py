@@ -26,10 +26,13 @@ def status(pid: int | str, root: Path = _ROOT) -> dict[str, int]:
     return sizes(f"{root}/proc/{pid}/status")
 
 
-def first_to_go(pid: int | str) -> None:
-    """If the kernel must end somebody for want of memory, it is `pid`: whoever watches it can say why."""
+def first_to_go(pid: int | str, score: int = 1000) -> None:
+    """If the kernel must end somebody for want of memory, it is `pid`: whoever watches it can say why.
+
+    The kernel adds `score` thousandths of all memory to what it holds: of several, the highest goes first.
+    """
     with suppress(OSError):  # it ended meanwhile, or is not ours
-        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))
 
 
 def descendants(pid: int, root: Path = _ROOT) -> list[int]:

@@ -252,10 +252,14 @@ def _bytes(model: nn.Module) -> int:
 
 
 def _no_layer_fits(model: nn.Module, ram: Bytes) -> DoesNotFit:
-    layer = forwards.layer_bytes(model)
-    parts = [
-        Holder(name=_("interpreter, libraries, model"), bytes=charged_bytes(), exact=False),
-        Holder(name=_("computing its largest layer"), bytes=Bytes(layer), exact=False),
-    ]
-    # It was tried and did not fit, whatever the estimate says.
-    return planner.refusal(parts, min(ram, Bytes(planner.total(parts, "ram") - 1)), None)
+    """Tried, and ended by the kernel: how much more it wants, nobody has seen."""
+    layer = Bytes(forwards.layer_bytes(model))
+    return DoesNotFit(
+        _(
+            "The budget of {budget} does not hold this model at work: its largest layer takes about {layer}."
+        ).format(budget=ram, layer=layer),
+        _("Give more with --ram, or use a smaller model."),
+        pool="ram",
+        needed=int(ram) + 1,
+        budget=int(ram),
+    )

@@ -173,7 +173,12 @@ class RunSpec(Frozen):
         return self.model_copy(update=free) == other.model_copy(update=free)
 
 
+_ONE_BY_ONE = ("sequence", "graph")
+"""Tasks whose models normalize over no other sample than their own."""
+
+
 def micro_batches(spec: RunSpec) -> MicroBatch:
     """The micro-batches that a spec's batch may be cut into."""
-    lever: MicroBatch = LEVERS.get("micro_batch")(spec.training.batch, int(spec.model.config.get("group", 4)))
+    group = int(spec.model.config.get("group", 1 if spec.task in _ONE_BY_ONE else 4))
+    lever: MicroBatch = LEVERS.get("micro_batch")(spec.training.batch, group)
     return lever

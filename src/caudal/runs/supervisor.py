@@ -21,12 +21,13 @@ from typing import IO, Literal
 
 from caudal.core.units import MIB, Bytes
 from caudal.memory import cgroup, shared_memory
+from caudal.memory.process import first_to_go
 
 Reason = Literal["ended", "oom_host", "oom_shm", "timeout", "killed"]
 
 GRACE_SECONDS = 60.0  # after the time limit, to write a checkpoint
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_FIRST_TO_GO = "500"
+_OFFERED = 500  # below those that measure, which may be ended without harm
 _SHM_FULL = Bytes(MIB)
 
 
@@ -155,8 +156,7 @@ def _tied_to(parent: int, number: int) -> Callable[[], None]:
 
     def tie() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, number)
-        with suppress(OSError):  # if somebody must go, not the one who can tell
-            Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+        first_to_go("self", _OFFERED)  # not the one who can tell
         if os.getppid() != parent:  # it died before the call
             os.kill(os.getpid(), number)
 

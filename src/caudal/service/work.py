@@ -21,6 +21,8 @@ WORK_VARIABLE = "CAUDAL_WORK"
 
 
 class _Work(Frozen):
+    verb: Verb
+
     positional: ClassVar[tuple[str, ...]] = ()
     resumes: ClassVar[bool] = False
     """Whether a second attempt goes on with what the first one wrote; else it begins with an empty folder."""
@@ -42,8 +44,7 @@ class _Work(Frozen):
         Every value is bound to its option, and what is positional stands behind `--`: no value can be taken
         for an option.
         """
-        verb: str = self.verb  # type: ignore[attr-defined]
-        return self._line(verb, self.writes(out))
+        return self._line(self.verb, self.writes(out))
 
     def _line(self, verb: str, written: Path | None) -> list[str]:
         values = self.model_dump(mode="json", exclude={"verb", "spec", "name"}, exclude_none=True)

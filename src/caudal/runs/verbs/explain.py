@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from caudal.core.errors import DoesNotFit, UsageError
+from caudal.core.errors import UsageError
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
@@ -18,6 +18,7 @@ from caudal.data.locations import located
 from caudal.data.pairs import images_in
 from caudal.data.paths import local_path
 from caudal.data.readers import reader_for
+from caudal.memory import planner
 from caudal.memory.meters import Watch, charged_bytes
 from caudal.runs.loaded import is_of_samples
 from caudal.runs.machine import ram_budget
@@ -74,16 +75,7 @@ def explain(
     with Watch() as watch:
         eyes = open_eyes(folder, device or "auto")
         needed = Bytes(charged_bytes() + _WORK_BYTES)
-        if needed > budget:
-            raise DoesNotFit(
-                _("This needs at least {needed} of ram, and the budget is {budget}.").format(
-                    needed=needed, budget=budget
-                ),
-                _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
-                pool="ram",
-                needed=int(needed),
-                budget=int(budget),
-            )
+        planner.refuse_above(budget, needed)
         wanted = 1 if page.suffix == ".png" else most
         seen = eyes.look(str(images), str(labels) if labels else None, wanted)
         beside = _masks(masks)

@@ -156,9 +156,8 @@ class _Training:
                 self.account.failed(error, watch.peak)
                 raise
             result = self.account.succeeded(metrics, watch.peak)
-            if (
-                not self.again and self.ranks.count == 1
-            ):  # what an earlier process held, nobody has seen to its end
+            # What an earlier process held, nobody has seen to its end; nor what the other processes hold.
+            if not self.again and self.ranks.count == 1:
                 predicted = self.plan.memory.predicted("ram") / (1 + self.plan.margin)
                 margin.note(self.plan.kind, int(predicted), int(watch.peak))
         if self.ranks.first:
@@ -190,9 +189,9 @@ class _Training:
             UsageError: this task is learned by one process alone.
         """
         course = work.start(self.plan, self.folder, self.again, self.events) if self.ranks.first else None
-        self.ranks.told(True)
+        self.ranks.told(True)  # the others wait until it is written
         course = course or work.start(self.plan, self.folder, True, self.events)
-        if self.ranks.count > 1 and not getattr(course, "takes_ranks", False):
+        if self.ranks.count > 1 and not course.takes_ranks:
             raise UsageError(
                 _("The task {task} is trained by one process alone.").format(task=self.spec.task),
                 _("Run it without torchrun."),

@@ -103,6 +103,8 @@ class Course(Protocol):
     warnings: tuple[str, ...]
     parts: Parts | None
     """How a batch is cut into micro-batches; `None`: into parts of as many samples."""
+    takes_ranks: bool
+    """Whether its batches are dealt out to several processes."""
 
     @property
     def task(self) -> Task:
@@ -144,11 +146,6 @@ class RehearsedBatch(Protocol):
     @property
     def size(self) -> int:
         """Samples."""
-        ...
-
-    @property
-    def stall_seconds(self) -> float:
-        """How long it was waited for."""
         ...
 
     @property

@@ -48,6 +48,7 @@ class NormalCourse:
 
     parts: Parts | None = None
     warnings: tuple[str, ...] = ()
+    takes_ranks: bool = False
 
     def __init__(
         self,
@@ -118,25 +119,28 @@ class NormalCourse:
     def score(self, model: nn.Module, precision: Precision, folder: Path) -> tuple[Metrics, Sequence[str]]:
         """See `Course.score`: thresholds from held-out good images, then figures on what was judged."""
         images, pixels = ThresholdSketch(), ThresholdSketch()
-        for i in self._data.parts.held_out:
+        judged, scorer = self._data.judged, self.task.scorer()
+        for number, i in enumerate(self._data.parts.held_out):
             highest = -np.inf
             for _window, scores_HW in self._maps(model, precision, self._data.index.image(i), folder):
                 there = scores_HW[np.isfinite(scores_HW)]
                 if len(there):
                     pixels.add(there)
                     highest = max(highest, float(there.max()))
+                if not judged:
+                    scorer.add(number, scores_HW, None, False)
             if np.isfinite(highest):
                 images.add(np.array([highest]))
         of_images = images.threshold(IMAGE_ALARMS, seed=self._spec.seed)
         of_pixels = pixels.threshold(PIXEL_ALARMS, seed=self._spec.seed)
         self._thresholds = {"image": of_images.values(), "pixel": of_pixels.values()}
-        labelled = any(one.anomalous for one in self._data.judged)
+        labelled = any(one.anomalous for one in judged)
         self.task = Anomaly(labelled, of_images.score, of_pixels.score)
-        scorer = self.task.scorer()
-        judged = self._data.judged or tuple(
-            Judged(Path(str(self._data.index.image(i))), "good", False) for i in self._data.parts.held_out
-        )
-        score_judged(judged, scorer, lambda path: self._maps(model, precision, path, folder))
+        if judged:
+            scorer = self.task.scorer()
+            score_judged(judged, scorer, lambda path: self._maps(model, precision, path, folder))
+        else:  # what set the thresholds is all there is, and is not mapped twice
+            scorer.decide(of_images.score, of_pixels.score, pixels.above(of_pixels.score))
         remarks = [one.remark for one in (of_images, of_pixels) if one.remark]
         return scorer.result(), [*remarks, *scorer.warnings()]
 

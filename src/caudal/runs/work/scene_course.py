@@ -37,7 +37,7 @@ class SceneCourse:
     """See `Course`."""
 
     parts: Parts | None = None
-    takes_ranks = True
+    takes_ranks: bool = True
 
     def __init__(self, index: Index, parts: Split, cutter: Cutter, plan: TrainPlan, facts: Survey) -> None:
         self._index, self._split, self._cutter = index, parts, cutter

@@ -70,7 +70,7 @@ def look(
 class SetCourse:
     """See `Course`."""
 
-    takes_ranks = True
+    takes_ranks: bool = True
 
     def __init__(
         self,

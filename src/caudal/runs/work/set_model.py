@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from caudal.core.errors import DataError, DoesNotFit, UsageError
+from caudal.core.errors import DataError, UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import TEST
-from caudal.memory import vram
+from caudal.memory import planner, vram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
 from caudal.runs import assemble
@@ -105,7 +105,7 @@ class SetModel:
             DoesNotFit: more than the budget.
         """
         needed = self.needed(samples)
-        _refuse_above(budget, needed)
+        planner.refuse_above(budget, needed)
         return needed
 
     def check(self, opened: Opened, spec: RunSpec, budget: Bytes) -> Bytes:
@@ -121,7 +121,7 @@ class SetModel:
             pass
         self.warnings[:] = said  # what it met is met again
         needed = meter.peak()
-        _refuse_above(budget, needed)
+        planner.refuse_above(budget, needed)
         return needed
 
     def each(self, opened: Opened, spec: RunSpec, members: Ints) -> Iterator[tuple[Ints, Found]]:
@@ -136,19 +136,6 @@ class SetModel:
         yield from predictions(self.model, self.task, prepare, number, samples, spec.data.threads)
         if isinstance(prepare, Watchful):
             self.warnings.extend(prepare.warnings())
-
-
-def _refuse_above(budget: Bytes, needed: Bytes) -> None:
-    if needed > budget:
-        raise DoesNotFit(
-            _("This needs at least {needed} of ram, and the budget is {budget}.").format(
-                needed=needed, budget=budget
-            ),
-            _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
-            pool="ram",
-            needed=int(needed),
-            budget=int(budget),
-        )
 
 
 def scored_part(opened: Opened) -> tuple[Ints, list[str]]:

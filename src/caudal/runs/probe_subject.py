@@ -1,0 +1,172 @@
+"""What a probe measures: a model with all that a run's step needs, and real steps of it, size after size.
+
+Belongs to the probe's process: what it allocates stays there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from caudal.core.units import Bytes
+from caudal.memory import allocator, vram
+from caudal.memory.cost import Step, line
+from caudal.memory.levers.checkpointing import Checkpointing
+from caudal.memory.levers.heap import Heap
+from caudal.memory.meters import PeakMeter
+from caudal.models.anomaly_map import Fitted
+from caudal.runs import assemble
+from caudal.runs.probe import ProbeRequest
+from caudal.runs.refusal import static_bytes
+from caudal.runs.work.base import Rehearsal
+from caudal.tasks.base import Task
+from caudal.training.adamw import AdamW
+from caudal.training.average import Average
+from caudal.training.fit import Taker
+from caudal.training.precision import Precision
+from caudal.training.state_elsewhere import at_once_bytes
+from caudal.training.step import equal_parts
+
+COMFORT = 0.7
+"""Of the room for a step: past it, what takes less and longer is measured, too."""
+_NO_TIME = 1e-9  # it was measured, and is in the time of a step
+_WORTH_BRINGING = 0.05  # of the budget: an optimizer state below it stays where it is
+_LONG_SECONDS = 10.0  # of one size: steps as long as that show a heap's slack sooner
+_AT_LEAST = 6  # steps
+
+
+@dataclass
+class Subject:
+    """A model beside `imported` bytes of libraries; `held` of its `static` bytes are in this process.
+
+    `elsewhere` are the seconds of an update whose optimizer state lies in a file, and the bytes that are held
+    of it at a time; zeros where that was not measured.
+    """
+
+    rehearsal: Rehearsal
+    task: Task
+    model: nn.Module
+    precision: Precision
+    stepper: Any
+    average: Average
+    static: dict[str, int]
+    device: str
+    imported: Bytes
+    batch: int
+    in_file: bool
+    elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
+
+    @classmethod
+    def make(cls, request: ProbeRequest, rehearsal: Rehearsal, device: str, imported: Bytes) -> Subject:
+        """The model of a spec as its run has it."""
+        spec, task = request.spec, rehearsal.make_task()
+        model = assemble.make_model(spec, rehearsal.inputs, rehearsal.outputs, device, rehearsal.config)
+        prepare, parts = rehearsal.prepare(device), rehearsal.parts
+        precision = assemble.choose_precision(model, device, spec.training.precision, parts is not None)
+        scratch: Path | None = None
+        stepper: Any
+        if isinstance(model, Fitted):
+            stepper, average = Taker(model, prepare, parts or equal_parts, 1), Average(model, 0)
+        else:
+            alone = sum(static_bytes(model, None if spec.training.average else model).values())
+            # What would not fit beside the libraries is not tried with all of the optimizer's state here.
+            scratch = Path(tempfile.gettempdir()) if imported + alone > COMFORT * request.ram else None
+            stepper, average = assemble.make_stepper(spec, task, model, prepare, parts, precision, 1, scratch)
+        return cls(
+            rehearsal=rehearsal,
+            task=task,
+            model=model,
+            precision=precision,
+            stepper=stepper,
+            average=average,
+            static=static_bytes(model, average.model),
+            device=device,
+            imported=imported,
+            batch=max(request.exact),
+            in_file=scratch is not None,
+            elsewhere=(_NO_TIME, at_once_bytes(list(model.parameters()))) if scratch else (0.0, Bytes(0)),
+        )
+
+    @property
+    def held(self) -> int:
+        """Bytes of its parts that this process holds."""
+        return sum(self.static.values()) - (self.static["optimizer"] if self.in_file else 0)
+
+    def step_levers(self) -> list[tuple[int, int]]:
+        """Positions of `heap` and `checkpointing` that are worth measuring, the dearest in memory first."""
+        levels = Checkpointing(int(getattr(self.model, "recompute_levels", 0))).positions()
+        return [(Heap.KEPT, 0), *((Heap.GIVEN_BACK, recompute) for recompute in levels)]
+
+    def steps(self, sizes: Sequence[int], room: float, meter: PeakMeter) -> Iterator[Step]:
+        """Measure steps of growing micro-batches, as far as the room allows.
+
+        Where one takes long, the next size is left out: the line through its neighbours stands for it.
+        """
+        measured: list[Step] = []
+        number = 0
+        while number < len(sizes) and not _would_not_fit(measured, sizes[number], room):
+            began = time.monotonic()
+            measured.append(self._step(sizes[number], meter))
+            yield measured[-1]
+            long = time.monotonic() - began > _LONG_SECONDS
+            number += 2 if long and number + 2 < len(sizes) else 1
+
+    def _step(self, size: int, meter: PeakMeter) -> Step:
+        self.stepper.micro_batch = size
+        allocator.trim()  # a run begins with this size, and not with what smaller ones left
+        # Where samples differ, only a whole batch is cut as batches are.
+        count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
+        seconds: list[float] = []
+        peak = samples = 0
+        for number in range(self.rehearsal.steps):
+            batch = self.rehearsal.batch(count, number)
+            meter.reset()
+            began, samples = time.perf_counter(), batch.size
+            self.stepper.run(batch, 1e-4)
+            self.average.update(self.model, number)
+            seconds.append(time.perf_counter() - began)
+            peak = max(peak, meter.peak() - batch.nbytes)
+            if sum(seconds) > _LONG_SECONDS and len(seconds) >= _AT_LEAST:
+                break
+        on_device = vram.peak() if self.device == "cuda" else None
+        return Step(
+            micro_batch=size,
+            ram=Bytes(max(0, peak - self.imported - (self.held if self.device == "cpu" else 0))),
+            vram=Bytes(max(0, (on_device or self.held) - self.held)),
+            # The first of a size makes the kernels for it.
+            seconds_per_sample=min(seconds[1:]) / samples,
+        )
+
+    def bring_elsewhere(self, ram: Bytes) -> int:
+        """Measure an update whose state lies in a file, where much is to win; gives the bytes that it frees.
+
+        The file lies where Python keeps what is temporary; a run's lies in its folder.
+        """
+        done = self.elsewhere[0] > 0 or isinstance(self.model, Fitted)
+        if done or self.static["optimizer"] < _WORTH_BRINGING * ram:
+            return 0
+        weights = list(self.model.parameters())
+        optimizer = AdamW(weights, 0.0, 0.0, elsewhere=Path(tempfile.gettempdir()))
+        seconds = []
+        for weight in weights:
+            weight.grad = weight.new_zeros(weight.shape)
+        for _time in range(2):
+            began = time.perf_counter()
+            optimizer.step()
+            seconds.append(time.perf_counter() - began)
+        self.stepper.optimizer.zero_grad()
+        self.elsewhere = (max(seconds[-1], _NO_TIME), at_once_bytes(weights))
+        return self.static["optimizer"]
+
+
+def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
+    """Whether a step passes the room; one that is known alone, by as much as it would if all of it grew."""
+    if len(steps) < 2:
+        return bool(steps) and steps[0].ram > room
+    return line([(step.micro_batch, step.ram) for step in steps], size) > room
