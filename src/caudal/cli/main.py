@@ -189,16 +189,20 @@ def train(
         if time:
             parse_seconds(time)  # the watcher keeps it; here it is only understood
         # The plan first: its probe runs in a child, and torch must not be held here twice meanwhile.
+        from caudal.runs.machine import follows
         from caudal.runs.verbs.plan import resolve
 
         with _stopping() as stop, Live(face.console) as live:
             spec = _spec(task, data, masks, labels)
-            made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed, tick=live.tick)
-            face.console.print(render.plan_card(made))
+            made = None
+            if not follows():
+                made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed, tick=live.tick)
+                face.console.print(render.plan_card(made))
             from caudal.runs.verbs.train import train as run_training
 
-            result = run_training(made, out=out, listeners=[live], stop=stop)
-        _finish(face, result)
+            result = run_training(made or spec, out=out, device=device, listeners=[live], stop=stop)
+        if not follows():
+            _finish(face, result)
 
 
 @app.command(help=_("Score a trained model on data whose truth is known."))

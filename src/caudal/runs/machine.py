@@ -35,6 +35,16 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def processes_here() -> int:
+    """How many processes that learn one model together share this machine, as `torchrun` says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def follows() -> bool:
+    """Whether this is one of such processes, and not the first, which plans and writes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
 def ram_budget(asked: Bytes | None, root: Path = Path("/")) -> Bytes:
     """The RAM budget asked for, or 80 % of the smallest limit that this process is under.
 

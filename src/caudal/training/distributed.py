@@ -34,11 +34,6 @@ class Ranks:
         """Whether this is the process that writes: checkpoints, events, the model."""
         return self.rank == 0
 
-    @property
-    def here(self) -> int:
-        """How many of them share this machine."""
-        return int(os.environ.get("LOCAL_WORLD_SIZE", self.count)) if self.count > 1 else 1
-
     @torch.no_grad()
     def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
         """Put the sum over all processes into each tensor; floating point, the same ones everywhere."""

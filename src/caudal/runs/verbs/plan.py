@@ -22,7 +22,7 @@ from caudal.memory.planner import Lattice
 from caudal.memory.vram import DEFAULT_SHARE
 from caudal.runs import watched
 from caudal.runs.folder import RunFolder
-from caudal.runs.machine import processors, ram_budget
+from caudal.runs.machine import processes_here, processors, ram_budget
 from caudal.runs.plan import TrainPlan, kind_of
 from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec, micro_batches
@@ -154,7 +154,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     Where nothing fits, levers that change numbers are turned, for each of which all is measured again.
     """
     TASKS.check(spec.task)
-    ram = ram_budget(spec.ram)
+    ram = Bytes(ram_budget(spec.ram) // processes_here())
     ram = ram if most is None else min(ram, most)
     work = open_work(spec, tick)
     try:
@@ -205,7 +205,7 @@ def smaller_specs(
 
 def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
     spec = work.spec
-    batch, threads = spec.training.batch, processors()
+    batch, threads = spec.training.batch, max(1, processors() // processes_here())
     micro_batch = micro_batches(spec)
     parent = charged_bytes()
     request = ProbeRequest(

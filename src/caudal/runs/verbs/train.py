@@ -17,23 +17,23 @@ from caudal.core.events import (
     Sink,
 )
 from caudal.core.messages import _
-from caudal.core.units import Bytes
 from caudal.data.paths import local_path
 from caudal.memory import allocator, margin, vram
 from caudal.memory.budget import Budget
 from caudal.memory.governor import Governor
 from caudal.memory.meters import Watch
+from caudal.memory.vram import choose as choose_device
 from caudal.models import weights
 from caudal.runs import assemble
 from caudal.runs.account import Account
 from caudal.runs.folder import RunFolder
-from caudal.runs.machine import processors, ram_budget, settle
+from caudal.runs.machine import follows, settle
 from caudal.runs.plan import TrainPlan
 from caudal.runs.relief import rungs_of
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
 from caudal.runs.tensorboard import Curves
-from caudal.runs.verbs.plan import make_spec, open_work, plan_spec, resolve
+from caudal.runs.verbs.plan import make_spec, open_work, resolve
 from caudal.runs.verbs.report import report
 from caudal.runs.watched import seconds_left, watcher_bytes
 from caudal.runs.work.base import Course, Work
@@ -73,14 +73,17 @@ def train(
         DiskFull: no space for a checkpoint; the earlier ones are there.
     """
     folder = RunFolder(local_path(str(out), must_exist=False))
+    planned: TrainPlan | None = None
     if isinstance(what, TrainPlan):
-        made = what
+        planned, wanted = what, what.device
     else:
         spec = what if isinstance(what, RunSpec) else make_spec(what, data, masks, labels)
-        made = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed)
+        wanted = choose_device(device or spec.device)
+        if not follows():
+            planned = resolve(out, spec, ram=ram, vram=vram, device=device, seed=seed)
     stop = stop or threading.Event()
-    with joined(made.device) as ranks, ExitStack() as stack:
-        made = ranks.told(_shared(made, ranks) if ranks.first else None)
+    with joined(wanted) as ranks, ExitStack() as stack:
+        made = ranks.told(_together(planned, ranks.count) if planned else None)
         again = ranks.first and folder.begin(made.asked)
         if ranks.first:
             stack.enter_context(folder.lock())
@@ -89,31 +92,27 @@ def train(
         return _Training(made, folder, again, listeners if ranks.first else (), stop, ranks).run()
 
 
-def _shared(made: TrainPlan, ranks: Ranks) -> TrainPlan:
-    """The plan of each of several processes: all of them together keep the budget.
+def _together(made: TrainPlan, count: int) -> TrainPlan:
+    """The plan of each of `count` processes, each of which has planned for its share of the budget.
 
     Raises:
-        DoesNotFit: a share of the budget is too little for one process.
         UsageError: a batch cannot be dealt out evenly.
     """
-    if ranks.count == 1:
+    if count == 1:
         return made
     batch = made.spec.training.batch
-    if batch % ranks.count:
+    if batch % count:
         raise UsageError(
             _("A batch of {batch} samples cannot be dealt out evenly to {count} processes.").format(
-                batch=batch, count=ranks.count
+                batch=batch, count=count
             ),
             _("Set training.batch to a multiple of their number."),
         )
-    share = Bytes(ram_budget(made.asked.ram) // ranks.here)
-    if made.memory.predicted("ram") > share:
-        made = plan_spec(made.asked, most=share)
-    memory = made.memory.model_copy(update={"ram": min(made.memory.ram, share)})
-    threads = min(made.compute_threads, max(1, processors() // ranks.here))
-    note = _("{count} processes train together, each within {share}.").format(count=ranks.count, share=share)
+    note = _("{count} processes train together, each within {share}.").format(
+        count=count, share=made.memory.ram
+    )
     warnings = made.warnings if note in made.warnings else (*made.warnings, note)
-    return made.model_copy(update={"memory": memory, "compute_threads": threads, "warnings": warnings})
+    return made.model_copy(update={"warnings": warnings})
 
 
 class _Training:
