@@ -41,6 +41,7 @@ ROWS = {
     "tight": "benchmarks.tight:row",
     "kill_matrix": "benchmarks.kill_matrix:row",
     "chaos": "benchmarks.chaos:row",
+    "service_cancel": "benchmarks.service_cancel:row",
     "service_load": "benchmarks.service_load:row",
     "service_start": "benchmarks.service_start:row",
     "hostile": "benchmarks.hostile:row",
