@@ -42,10 +42,12 @@ def row() -> Row:
             command = [str(python_of("anomaly")), script, way, str(features), *map(str, papers)]
             ended = run_in_group(command, _ROOM, 900, PYTHONPATH="")
             found[f"anomalib's {way}"] = last_object(ended), ended.peak_charged
+            print(way, words(*found[f"anomalib's {way}"]), sep=": ", flush=True)
     ours = found["Caudal, defaults"][0].values()
     return Row(
         "three papers of PIPED, learned from 32 good images each, 64 others scored; "
-        "beside anomalib 2.7 with random weights (resnet18) and with the same features",
+        "beside anomalib 2.7 with random weights (resnet18) and with the same features; PatchCore keeps one "
+        "patch in a hundred: for its default, one in ten, it takes a round each, 3275 a paper",
         f"image AUROC ≥ {IMAGE}, pixel AUROC ≥ {PIXEL} on each paper, with defaults",
         all(one["image_auroc"] >= IMAGE and one["pixel_auroc"] >= PIXEL for one in ours),
         [(way, words(each, charged)) for way, (each, charged) in found.items()],

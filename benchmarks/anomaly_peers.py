@@ -20,6 +20,8 @@ from torch import nn
 
 BANK_ROWS = 2184
 """So many patches Caudal's memory keeps of these features by default."""
+KEPT = {"patchcore": 0.01, "patchcore, a tenth kept": 0.1}
+"""The shares of patches that PatchCore keeps: one that its authors tell of, and anomalib's default."""
 
 
 def shim() -> None:
@@ -56,8 +58,8 @@ def make(way: str, features: Path, root: Path) -> Any:
 
     torch.manual_seed(0)
     quiet = {"visualizer": False, "pre_trained": False}
-    if way == "patchcore":
-        return Patchcore(backbone="resnet18", **quiet)
+    if way in KEPT:
+        return Patchcore(backbone="resnet18", coreset_sampling_ratio=KEPT[way], **quiet)
     if way == "padim":
         return Padim(backbone="resnet18", **quiet)
     known = SameFeatures(features)

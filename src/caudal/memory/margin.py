@@ -15,6 +15,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+FIRST = 0.025
+"""Of runs of a kind that nobody has seen. The same run differs by as much from time to time."""
 _SHARE = 0.95
 _KEPT = 100  # of one kind
 _MOST = 0.25  # past this something else is wrong, and a smaller plan is the wrong answer
@@ -27,12 +29,13 @@ def _file(kind: str) -> Path:
 
 
 def learned(kind: str) -> tuple[float, int]:
-    """The margin, as a share of the prediction, and how many runs it is from. (0, 0) where none is known."""
-    ratios = sorted(_ratios(kind))
-    if not ratios:
-        return 0.0, 0
+    """The margin, as a share of the prediction, and how many runs it is from.
+
+    `FIRST` counts as one of them, so that a few good ones do not do away with it.
+    """
+    ratios = sorted([1 + FIRST, *_ratios(kind)])
     rank = min(len(ratios), math.ceil((len(ratios) + 1) * _SHARE))
-    return min(_MOST, max(0.0, ratios[rank - 1] - 1)), len(ratios)
+    return min(_MOST, max(0.0, ratios[rank - 1] - 1)), len(ratios) - 1
 
 
 def note(kind: str, predicted: int, measured: int) -> None:

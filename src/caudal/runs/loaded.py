@@ -21,7 +21,7 @@ from caudal.data.readers.base import Header
 from caudal.data.url import Location
 from caudal.inference.forward import Forward
 from caudal.inference.predict import working_bytes
-from caudal.memory import planner, vram
+from caudal.memory import margin, planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import charged_bytes
@@ -111,7 +111,7 @@ class Loaded:
             tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
             threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
         )  # fmt: skip
-        return Bytes(self.tiles[key] + own + _scratch(tiling, header))
+        return Bytes((self.tiles[key] + own + _scratch(tiling, header)) * (1 + margin.FIRST))
 
     def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
         ram, _vram = tiling_bytes(tiling, self.forwards, header, self.card.outputs)

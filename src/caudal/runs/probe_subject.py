@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from caudal.memory import allocator, vram
 from caudal.memory.cost import Step, line
 from caudal.memory.levers.checkpointing import Checkpointing
 from caudal.memory.levers.heap import Heap
-from caudal.memory.meters import PeakMeter
+from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models.anomaly_map import Fitted
 from caudal.runs import assemble
 from caudal.runs.probe import ProbeRequest
@@ -39,6 +39,7 @@ _NO_TIME = 1e-9  # it was measured, and is in the time of a step
 _WORTH_BRINGING = 0.05  # of the budget: an optimizer state below it stays where it is
 _LONG_SECONDS = 10.0  # of one size: steps as long as that show a heap's slack sooner
 _AT_LEAST = 6  # steps
+_QUICK_SECONDS = 0.5  # of one size: steps that take less are repeated, as the heap grows for some
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Subject:
     batch: int
     in_file: bool
     elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
+    _left: dict[int, int] = field(default_factory=dict)
+    """By micro-batch, what its steps left for good: kernels that were made for its shapes."""
 
     @classmethod
     def make(cls, request: ProbeRequest, rehearsal: Rehearsal, device: str, imported: Bytes) -> Subject:
@@ -119,12 +122,17 @@ class Subject:
 
     def _step(self, size: int, meter: PeakMeter) -> Step:
         self.stepper.micro_batch = size
-        allocator.trim()  # a run begins with this size, and not with what smaller ones left
+        allocator.trim()  # a run begins with this size, and not with what other ones left
+        before = charged_bytes()
+        # Where samples differ there is no kernel for each shape: what stays is the heap's, and a run has it.
+        left = 0 if self.rehearsal.parts else sum(self._left.values()) - self._left.get(size, 0)
         # Where samples differ, only a whole batch is cut as batches are.
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
         peak = samples = 0
-        for number in range(self.rehearsal.steps):
+        for number in range(max(_AT_LEAST, self.rehearsal.steps)):
+            if number >= self.rehearsal.steps and sum(seconds) > _QUICK_SECONDS:
+                break
             batch = self.rehearsal.batch(count, number)
             meter.reset()
             began, samples = time.perf_counter(), batch.size
@@ -135,6 +143,9 @@ class Subject:
             if sum(seconds) > _LONG_SECONDS and len(seconds) >= _AT_LEAST:
                 break
         on_device = vram.peak() if self.device == "cuda" else None
+        peak -= left
+        allocator.trim()
+        self._left.setdefault(size, max(0, charged_bytes() - before))
         return Step(
             micro_batch=size,
             ram=Bytes(max(0, peak - self.imported - (self.held if self.device == "cpu" else 0))),
@@ -166,7 +177,5 @@ class Subject:
 
 
 def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
-    """Whether a step passes the room; one that is known alone, by as much as it would if all of it grew."""
-    if len(steps) < 2:
-        return bool(steps) and steps[0].ram > room
-    return line([(step.micro_batch, step.ram) for step in steps], size) > room
+    """Whether a step passes the room, as the steps before it say; of one alone all grows."""
+    return bool(steps) and line([(step.micro_batch, step.ram) for step in steps], size) > room

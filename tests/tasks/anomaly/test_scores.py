@@ -14,6 +14,7 @@ from caudal.tasks.anomaly.curves import area_under_pro, area_under_roc
 from caudal.tasks.anomaly.histogram import BINS, RELATIVE_ERROR, ScoreHistogram, bin_of, top_of
 from caudal.tasks.anomaly.metrics import AnomalyScorer
 from caudal.tasks.anomaly.task import Anomaly
+from caudal.tasks.anomaly.threshold import ThresholdSketch
 
 
 def plain_pro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
@@ -201,3 +202,22 @@ def test_the_headline_needs_no_labels_where_there_are_none() -> None:
     assert scorer.result()[task.headline] == -0.5
     assert Anomaly(labelled=True).headline == "image_auroc"
     assert task.outputs() == 1
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.integers(0, 9999), st.sampled_from([0.3, 0.01, 1e-4]), st.booleans())
+def test_thresholds_set_afterwards_count_as_if_all_were_seen_again(
+    seed: int, rate: float, signed: bool
+) -> None:
+    draws = np.random.default_rng(seed)
+    maps = draws.gamma(2, size=(3, 60, 70)).astype(np.float32) - (5 if signed else 0)
+    late, sketch = AnomalyScorer(), ThresholdSketch(kept=100)
+    for i, scores_HW in enumerate(maps):
+        late.add(i, scores_HW, None, False)
+        sketch.add(scores_HW)
+    pixel = sketch.threshold(rate, "quantile").score
+    late.decide(float(np.median(maps.max((1, 2)))), pixel, sketch.above(pixel))
+    again = AnomalyScorer(float(np.median(maps.max((1, 2)))), pixel)
+    for i, scores_HW in enumerate(maps):
+        again.add(i, scores_HW, None, False)
+    assert late.result() == again.result()

@@ -228,7 +228,10 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
         if not share:
             return found
         more = Bytes(share * planner.total(found, "ram"))
-        return [*found, Holder(name=_("margin, learned from {count} runs").format(count=runs), bytes=more)]
+        name = (
+            _("margin, learned from {count} runs").format(count=runs) if runs else _("margin of a first run")
+        )
+        return [*found, Holder(name=name, bytes=more)]
 
     def seconds_per_sample(point: Point) -> float:
         return cost.step_seconds(probe, point, batch)

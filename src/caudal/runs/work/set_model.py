@@ -20,7 +20,7 @@ from caudal.core.units import Bytes
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import TEST
-from caudal.memory import planner, vram
+from caudal.memory import margin, planner, vram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
 from caudal.runs import assemble
@@ -116,11 +116,13 @@ class SetModel:
         """
         self.roughly(opened.samples, budget)
         meter, said = PeakMeter(), list(self.warnings)
-        largest = self.kind.largest(opened.samples, self.inputs, REHEARSED * scored_at_once(opened.samples))
-        for _scored in self.each(opened, spec, largest):
+        at_once = scored_at_once(opened.samples)
+        # The last batch is of another size, for which kernels of its own are made and kept.
+        count = REHEARSED * at_once + len(opened.samples) % at_once
+        for _scored in self.each(opened, spec, self.kind.largest(opened.samples, self.inputs, count)):
             pass
         self.warnings[:] = said  # what it met is met again
-        needed = meter.peak()
+        needed = Bytes(meter.peak() * (1 + margin.FIRST))
         planner.refuse_above(budget, needed)
         return needed
 

@@ -78,5 +78,6 @@ class ScoreHistogram:
         return min(max(top_of(min(int(np.searchsorted(reached, wanted)), BINS - 1)), self.low), self.high)
 
     def above(self, score: float) -> float:
-        """The weight of scores in bins above that of `score`."""
-        return float(self.weights[int(bin_of(np.array([score]))[0]) + 1 :].sum())
+        """The weight of scores in bins above that of `score`; a quantile that was given is in its own bin."""
+        inside = score - 1e-11 * abs(score)  # the upper edge of a bin, rounded, may lie in the next one
+        return float(self.weights[int(bin_of(np.array([inside]))[0]) + 1 :].sum())

@@ -133,6 +133,16 @@ class AnomalyScorer:
         self._by_region += np.bincount(bin_of(scores_HW[wrong_HW]), share, BINS)
         self._regions += count - 1
 
+    def decide(self, image_threshold: float, pixel_threshold: float, alarms_px: int) -> None:
+        """Set thresholds that were learned from the very scores that were added, all of them normal.
+
+        Of these `alarms_px` are above `pixel_threshold`: they need not be seen again to be counted.
+        """
+        assert not any(image.anomalous for image in self._images.values())
+        self._image_threshold, self._pixel_threshold = image_threshold, pixel_threshold
+        self._alarm_px = alarms_px
+        self._pixels = _Decided(false=alarms_px, right=self._scored_px - alarms_px)
+
     def image_scores(self) -> dict[int, float]:
         """The score of each image: the highest of its pixels."""
         return {number: image.score for number, image in self._images.items()}

@@ -161,7 +161,7 @@ class ThresholdSketch:
         low, _error = self._ranked(int(min(count - 1, np.ceil(rate * count + spread))))
         fewer = int(np.floor(rate * count - spread))
         high = self._ranked(fewer)[0] if fewer >= 0 else None
-        found = self._above(score)
+        found = self.above(score)
         if not remark and count * rate < 1:
             remark = _(
                 "{count} scores of normal data cannot show a false-alarm rate of {rate}; the threshold is "
@@ -178,7 +178,8 @@ class ThresholdSketch:
             return float(self._top[-1 - above]), 0.0
         return self._counts.quantile(1 - above / self.count), RELATIVE_ERROR
 
-    def _above(self, score: float) -> int:
+    def above(self, score: float) -> int:
+        """How many scores are higher: exact for those kept and for a threshold given here, else by bins."""
         if score >= self._top[0]:
             return int((self._top > score).sum())
         return int(self._counts.above(score))
