@@ -209,9 +209,11 @@ async def _poll(http: httpx.AsyncClient, felt: Felt, job_id: str, until: float, 
     await asyncio.sleep(POLL_SECONDS * number / CLIENTS)
     while time.monotonic() < until:
         began = time.perf_counter()
-        answer = await http.get(f"/jobs/{job_id}")
+        try:
+            felt.failed += (await http.get(f"/jobs/{job_id}")).status_code != 200
+        except httpx.TransportError:
+            felt.failed += 1
         felt.answers.append(time.perf_counter() - began)
-        felt.failed += answer.status_code != 200
         await asyncio.sleep(POLL_SECONDS)
 
 

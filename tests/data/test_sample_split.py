@@ -58,7 +58,7 @@ def test_a_split_of_the_data_is_used_as_it_is() -> None:
     assert given_split(codes, ("a", "b", "c"), 0) is None
 
 
-@pytest.mark.parametrize(("count", "share"), [(100, 5), (4000, 10)])
+@pytest.mark.parametrize(("count", "share"), [(100, 5), (300, 6), (500, 10), (4000, 10)])
 def test_without_a_part_to_choose_by_a_share_is_taken_from_what_is_learned(count: int, share: int) -> None:
     codes = np.repeat([0, 1], [count, 20])
     found = given_split(codes, ("Train", "Test"), 0)

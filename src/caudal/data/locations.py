@@ -5,7 +5,6 @@ Nothing of a file's content is read here: that is `byte_file.py` and `remote_fil
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Collection
@@ -19,6 +18,7 @@ from caudal.data.remote_file import STORES, Pause, RemoteFile, connect, patientl
 from caudal.data.round_trips import PAGE_BYTES, Paged
 from caudal.data.unreadable import unreadable
 from caudal.data.url import WEB, Location, Url, scheme_of, shown
+from caudal.data.walk import walk
 
 Files = list[tuple[str, int]]
 
@@ -104,29 +104,13 @@ def _path(location: str) -> Path:
 
 
 def _on_disk(root: Path, endings: tuple[str, ...]) -> Files:
-    files: Files = []
-    folders = [str(root)]
-    here = root
     try:
         if root.is_file():
             return [(str(root), root.stat().st_size)] if root.name.lower().endswith(endings) else []
-        while folders:
-            here = Path(folders.pop())
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif entry.name.lower().endswith(endings) and entry.is_file():
-                        files.append((entry.path, entry.stat().st_size))
-    except FileNotFoundError:
-        raise unreadable(here, _("there is no such file or folder"), _("Check the path.")) from None
-    except OSError as error:
+        return sorted((entry.path, entry.stat().st_size) for entry in walk(str(root), endings))
+    except OSError as error:  # one went away meanwhile
         why = error.strerror or str(error)
-        raise unreadable(here, why, _("Check the path and its permissions.")) from None
-    files.sort()
-    return files
+        raise unreadable(root, why, _("Check the path and its permissions.")) from None
 
 
 def _on_the_web(url: str, endings: tuple[str, ...], pause: Pause) -> Files:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,21 +13,19 @@ import numpy as np
 from caudal.core.errors import BadValues, DataError, UnreadableFile
 from caudal.core.messages import _
 from caudal.data.index import Names
-from caudal.data.locations import is_remote, list_files, open_bytes
+from caudal.data.locations import is_remote
 from caudal.data.pack_layout import check_finished
 from caudal.data.paths import local_path
 from caudal.data.sample_files import sample_readers
-from caudal.data.sample_files.base import Array, Field, Ints, Part, SampleReader
+from caudal.data.sample_files.base import AlikeReader, Array, Field, Ints, SampleReader
+from caudal.data.sample_headers import Headers, part_of
+from caudal.data.sample_listing import list_names, texts
+from caudal.data.sample_parts import Parts, joined
 from caudal.data.sample_set import BLOCK_BYTES, DIRECT_BYTES, Columns, SampleSet
 
 Arrangement = Literal["auto", "file", "rows"]
 
-
-@dataclass(frozen=True)
-class _Found:
-    name: str
-    size_bytes: int
-    part: Part
+_MOST_FILES = 4096  # whose parts stand as Python objects in one thread
 
 
 def index_samples(
@@ -51,42 +49,53 @@ def index_samples(
     """
     if not is_remote(root):
         check_finished(local_path(root))
-    files, reader = _files(root, reader)
-    whole, notes = _arrangement(files, reader, arrangement)
-    found: list[_Found] = []
+    names, reader = _names(root, reader)
+    whole, notes = _arrangement(names, reader, arrangement)
+    alike = reader if isinstance(reader, AlikeReader) and not is_remote(root) else None
+    look = Headers(names, reader, whole, tolerant, alike)
+    step = min(_MOST_FILES, max(1, len(names) // (16 * threads)))
+    pieces: list[Parts] = []
     errors: list[UnreadableFile] = []
     with ThreadPoolExecutor(threads) as pool:
-        for done, one in enumerate(pool.map(lambda f: _try(f[0], f[1], reader, whole), files)):
-            if isinstance(one, _Found):
-                found.append(one)
-            elif tolerant:
-                errors.append(one)
-            else:
-                raise one
-            tick(done + 1, len(files))
-    if errors and (not found or any(one.part.samples != 1 for one in found)):
+        try:
+            for first, (parts, broken) in zip(
+                range(0, len(names), step),
+                pool.map(lambda first: look.at(first, first + step), range(0, len(names), step)),
+                strict=True,
+            ):
+                pieces += [parts] if parts else []
+                errors += broken
+                tick(min(first + step, len(names)), len(names))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if errors and (not pieces or any((one.counts != 1).any() for one in pieces)):
         raise errors[0]  # nobody knows how much is lost with it
-    joined = _join(root, [one for one in found if one.part.samples], reader, whole, notes)
-    return replace(joined, unreadable=tuple((str(error.facts["path"]), error.message) for error in errors))
+    made = _set(root, names, pieces, reader, whole, notes)
+    return replace(made, unreadable=tuple((str(error.facts["path"]), error.message) for error in errors))
 
 
-def _files(root: str, reader: SampleReader | None) -> tuple[list[tuple[str, int]], SampleReader]:
+def _names(root: str, reader: SampleReader | None) -> tuple[Names, SampleReader]:
     known = dict.fromkeys(reader.suffixes, reader) if reader else sample_readers()
-    files = list_files(root, tuple(known))
-    if not files:
+    names = list_names(root, tuple(known))
+    if not len(names):
         raise UnreadableFile(
             _("{path} holds no file of samples that can be read.").format(path=root),
             _("Files of samples end in one of: {suffixes}.").format(suffixes=" ".join(sorted(known))),
             path=root,
         )
-    readers = {id(found): found for found in (_reader_of(name, known) for name, _size in files)}
-    if len(readers) > 1:
-        kinds = sorted({suffix for suffix in known if any(name.endswith(suffix) for name, _size in files)})
-        raise DataError(
-            _("{path} holds files of several formats: {kinds}.").format(path=root, kinds=" ".join(kinds)),
-            _("Give a folder, or a pattern, with files of one format."),
-        )
-    return files, next(iter(readers.values()))
+    first = _reader_of(names[0], known)
+    own = tuple(suffix.lower() for suffix in known if known[suffix] is first)
+    longer = tuple(s.lower() for s in known if known[s] is not first and s.lower().endswith(own))
+    for name in texts(names):
+        lower = name.lower()
+        if not lower.endswith(own) or lower.endswith(longer):
+            kinds = sorted({suffix for suffix in known if any(one.endswith(suffix) for one in texts(names))})
+            raise DataError(
+                _("{path} holds files of several formats: {kinds}.").format(path=root, kinds=" ".join(kinds)),
+                _("Give a folder, or a pattern, with files of one format."),
+            )
+    return names, first
 
 
 def _reader_of(name: str, known: dict[str, SampleReader]) -> SampleReader:
@@ -95,34 +104,16 @@ def _reader_of(name: str, known: dict[str, SampleReader]) -> SampleReader:
     return known[longest]
 
 
-def _look(name: str, size_bytes: int, reader: SampleReader, whole: bool) -> _Found:
-    file = open_bytes(name)
-    try:
-        return _Found(name, size_bytes, reader.part(file, whole))
-    finally:
-        file.close()
-
-
-def _try(name: str, size_bytes: int, reader: SampleReader, whole: bool) -> _Found | UnreadableFile:
-    try:
-        return _look(name, size_bytes, reader, whole)
-    except UnreadableFile as error:
-        return error
-
-
-def _arrangement(
-    files: Sequence[tuple[str, int]], reader: SampleReader, asked: Arrangement
-) -> tuple[bool, tuple[str, ...]]:
+def _arrangement(names: Names, reader: SampleReader, asked: Arrangement) -> tuple[bool, tuple[str, ...]]:
     """Whether a file is one sample."""
     if asked != "auto":
         return asked == "file", ()
-    name, size_bytes = files[0]
     try:
-        part = _look(name, size_bytes, reader, whole=False).part
+        part = part_of(names[0], reader, whole=False)[1]
     except UnreadableFile:
         return True, ()  # if it is broken, it will be so as a whole sample too, and named then
     try:
-        alone = _look(name, size_bytes, reader, whole=True).part
+        alone = part_of(names[0], reader, whole=True)[1]
     except UnreadableFile:
         return False, ()  # a format whose files always hold many
     if part.extra or alone.fields == part.fields:
@@ -131,70 +122,57 @@ def _arrangement(
         return False, ()  # a companion `.ends` says where each of many samples ends
     # A number beside the arrays belongs to all of the file; and a lone array may be either.
     more, many = len(alone.fields) > len(part.fields), len(part.fields) > 1
-    if not more and (len(files) == 1 or many or any(len(f.shape) > 2 for f in part.fields)):
+    if not more and (len(names) == 1 or many or any(len(f.shape) > 2 for f in part.fields)):
         note = _('Each file holds many samples (first axis); say samples="file" if it holds one.')
         return False, (note,)
     return True, (_('Each file is one sample; say samples="rows" if it holds many (first axis).'),)
 
 
-def _join(
-    root: str, found: list[_Found], reader: SampleReader, whole: bool, notes: tuple[str, ...]
+def _set(
+    root: str, names: Names, pieces: list[Parts], reader: SampleReader, whole: bool, notes: tuple[str, ...]
 ) -> SampleSet:
-    if not found:
+    if not pieces:
         raise BadValues(_("{path} holds no sample.").format(path=root), _("Check the folder."))
-    fields = found[0].part.fields
-    for one in found:
-        _check_fields(found[0], one)
-    fields, recode = _common_categories(fields, found)
-    counts = np.array([one.part.samples for one in found], np.int64)
-    raw = all(one.part.places is not None for one in found)
-    rows = {
-        f.name: np.cumsum(np.concatenate([one.part.rows[f.name] for one in found]), dtype=np.int64)
-        for f in fields
-        if f.ragged
-    }
-    places = (
-        {f.name: np.concatenate([one.part.places[f.name] for one in found]) for f in fields}  # type: ignore[index]
-        if raw
-        else None
-    )
-    file_ends = np.cumsum(counts)
-    begins = file_ends - counts
-    checks = [one.part.checks for one in found if one.part.checks is not None]
-    checked = raw and len(checks) == len(found)
-    if raw and not checked:
+    parts = joined(pieces)
+    pieces.clear()
+    if len(parts) < len(names):
+        names = Names.pack(names[k] for k in parts.files.tolist())
+    fields, recode = _common_categories(parts)
+    rows = {name: np.cumsum(each, dtype=np.int64) for name, each in parts.rows.items()}
+    file_ends = np.cumsum(parts.counts)
+    checked = parts.places is not None and parts.checks is not None
+    if parts.places is not None and not checked:
         block_ends, file_blocks = _raw_blocks(fields, rows, file_ends)
     else:
-        block_ends = np.concatenate([one.part.ends + b for one, b in zip(found, begins, strict=True)])
-        file_blocks = np.cumsum([len(one.part.ends) for one in found], dtype=np.int64)
+        block_ends = parts.ends + np.repeat(file_ends - parts.counts, parts.blocks)
+        file_blocks = np.cumsum(parts.blocks, dtype=np.int64)
     columns = Columns(
-        names=Names.pack(one.name for one in found),
-        sizes=np.array([one.size_bytes for one in found], np.int64),
+        names=names,
+        sizes=parts.sizes,
         file_ends=file_ends,
         file_blocks=file_blocks,
         block_ends=block_ends,
         row_ends=rows,
-        places=places,
-        checks=np.concatenate(checks) if checked else None,
+        places=parts.places,
+        checks=parts.checks if checked else None,
         recode=recode,
     )
-    left_out = tuple(sorted({text for one in found for text in one.part.left_out}))
-    scratch = max(one.part.scratch_bytes for one in found)
-    made = SampleSet(root, fields, columns, reader, whole, scratch, notes + left_out)
-    for name in found[0].part.extra:
-        made = _with_known(made, name, found)
+    left_out = tuple(sorted(parts.left_out))
+    made = SampleSet(root, fields, columns, reader, whole, parts.scratch_bytes, notes + left_out)
+    for name in parts.extra[0] if parts.extra else ():
+        made = _with_known(made, name, parts)
     return made
 
 
-def _with_known(samples: SampleSet, name: str, found: list[_Found]) -> SampleSet:
+def _with_known(samples: SampleSet, name: str, parts: Parts) -> SampleSet:
     """The set with a field that files know without being read, its texts numbered alike in all of them."""
-    if not all(name in one.part.extra for one in found):
+    if not all(name in extra for extra in parts.extra):
         return samples
-    every = tuple(sorted(set().union(*(one.part.extra[name][1] for one in found))))
+    every = tuple(sorted(set().union(*(extra[name][1] for extra in parts.extra))))
     number = {text: code for code, text in enumerate(every)}
     codes = [
-        np.array([number[text] for text in texts], np.int64)[values]
-        for values, texts in (one.part.extra[name] for one in found)
+        np.array([number[text] for text in own], np.int64)[values]
+        for values, own in (extra[name] for extra in parts.extra)
     ]
     return with_extra(samples, name, np.concatenate(codes), every)
 
@@ -213,47 +191,23 @@ def _raw_blocks(fields: tuple[Field, ...], rows: dict[str, Ints], file_ends: Int
     return ends, np.searchsorted(ends, file_ends, "right").astype(np.int64)
 
 
-def _check_fields(first: _Found, other: _Found) -> None:
-    """Raise unless both files have the same fields."""
-    if [_kind(f) for f in first.part.fields] == [_kind(f) for f in other.part.fields]:
-        return
-    raise DataError(
-        _("{a} holds {fields_a}, and {b} holds {fields_b}.").format(
-            a=first.name, fields_a=_say(first.part.fields), b=other.name, fields_b=_say(other.part.fields)
-        ),
-        _("All files of a set have the same fields, with the same dtypes and shapes."),
-    )
-
-
-def _kind(one: Field) -> tuple[object, ...]:
-    return one.name, one.dtype, one.shape
-
-
-def _say(fields: tuple[Field, ...]) -> str:
-    return ", ".join(
-        f"{f.name} {f.dtype}[{', '.join('…' if n is None else str(n) for n in f.shape)}]" for f in fields
-    )
-
-
-def _common_categories(
-    fields: tuple[Field, ...], found: list[_Found]
-) -> tuple[tuple[Field, ...], dict[str, Ints]]:
+def _common_categories(parts: Parts) -> tuple[tuple[Field, ...], dict[str, Ints]]:
     """Texts became numbers file by file; in the set they mean the same in all of them.
 
     The fields with the texts of all files, and for those that differ, the number in the set (files, codes) of
     each file's own.
     """
     common, recode = [], {}
-    for k, one in enumerate(fields):
-        own = [other.part.fields[k].categories for other in found]
-        if all(texts == one.categories for texts in own):
+    for one in parts.fields:
+        own = parts.categories.get(one.name, [])
+        if all(texts_ == one.categories for texts_ in own):
             common.append(one)
             continue
         every = tuple(sorted(set().union(*own)))
         number = {text: code for code, text in enumerate(every)}
         table = np.zeros((len(own), max(map(len, own))), np.int64)
-        for file, texts in enumerate(own):
-            table[file, : len(texts)] = [number[text] for text in texts]
+        for file, texts_ in enumerate(own):
+            table[file, : len(texts_)] = [number[text] for text in texts_]
         common.append(replace(one, categories=every))
         recode[one.name] = table
     return tuple(common), recode
@@ -278,12 +232,15 @@ def with_extra(samples: SampleSet, name: str, values: Array, categories: tuple[s
 
 def labels_from_folders(samples: SampleSet) -> SampleSet | None:
     """The set with the field `label`: the folder that each file lies in; `None` if there is one folder."""
+    number: dict[str, int] = {}
     names = samples.columns.names
-    folders = [Path(names[i]).parent.name for i in range(len(names))]
-    classes = tuple(sorted(set(folders)))
+    folders = (name.replace(os.sep, "/").rpartition("/")[0] for name in texts(names))
+    of_path = np.fromiter((number.setdefault(one, len(number)) for one in folders), np.int64, len(names))
+    called = [path.rpartition("/")[2] for path in number]
+    classes = tuple(sorted(set(called)))
     if len(classes) < 2:
         return None
-    number = {text: k for k, text in enumerate(classes)}
-    of_file = np.array([number[text] for text in folders], np.int64)
+    code = {text: k for k, text in enumerate(classes)}
+    of_file = np.array([code[text] for text in called], np.int64)[of_path]
     per_sample = np.repeat(of_file, np.diff(samples.columns.file_ends, prepend=0))
     return with_extra(samples, "label", per_sample, classes)

@@ -17,7 +17,7 @@ from caudal.data.sample_files.base import Ints
 
 Flags = npt.NDArray[np.bool_]
 
-_FEW = 2000
+_ENOUGH = 50  # samples: fewer would choose by chance
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing")
 
 
@@ -35,8 +35,11 @@ class SampleSplit:
 
 
 def parts_to_choose_by(samples: int) -> int:
-    """One in so many samples to learn from is kept to choose the model by; few would choose by chance."""
-    return 5 if samples < _FEW else 10
+    """One in so many samples to learn from is kept to choose the model by.
+
+    A tenth, as is usual; more where that is not enough to choose by, and at most a fifth.
+    """
+    return max(5, min(10, samples // _ENOUGH))
 
 
 def given_split(codes: Ints, names: tuple[str, ...], seed: int) -> SampleSplit | None:

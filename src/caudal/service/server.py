@@ -24,6 +24,7 @@ from caudal.service.settings import Settings
 from caudal.service.store import Store, open_store
 
 _GRACE_SECONDS = 10
+_IDLE_SECONDS = 65  # longer than clients that poll wait: one that asks just as it is hung up on sees an error
 _HEAD_BYTES = 32 * 1024
 _WAITING = 1024
 _SECRETS = re.compile(
@@ -88,6 +89,7 @@ def run_server(
             proxy_headers=False,
             h11_max_incomplete_event_size=_HEAD_BYTES,
             timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_keep_alive=_IDLE_SECONDS,
             backlog=_WAITING,
         )
 

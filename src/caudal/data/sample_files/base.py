@@ -123,3 +123,18 @@ class LoneReader(Protocol):
             UnreadableFile: truncated, broken, or its sample has not the shapes of `into`.
         """
         ...
+
+
+@runtime_checkable
+class AlikeReader(Protocol):
+    """A `SampleReader` of files that say the same of themselves if they begin alike and are of one size.
+
+    An index of very many files then understands each kind of beginning once.
+    """
+
+    def alike_until(self, head: bytes, whole: bool) -> int:
+        """How many of its first bytes decide, with its size, the part of a file that begins with `head`.
+
+        0 where more than `head` has to be read.
+        """
+        ...

@@ -45,6 +45,12 @@ class NpyReader:
         part = one_by_one(path, arrays, {}, coding, left_out)
         return part if part.places or header.fortran else replace(part, ends=_blocks(part.samples, arrays[0]))
 
+    def alike_until(self, head: bytes, whole: bool) -> int:
+        """See `AlikeReader`: all but the values."""
+        version_1 = head[6:7] == b"\x01"
+        start = 10 + int.from_bytes(head[8:10], "little") if version_1 else len(head) + 1
+        return start if start <= len(head) else 0
+
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
         """See `SampleReader.read`."""
         header, target = _header(file), into[_FIELD]

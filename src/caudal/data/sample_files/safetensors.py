@@ -61,6 +61,11 @@ class SafetensorsReader:
         part = one_by_one(path, fields, ends, raw)
         return _as_pack(path, part, own, categories) if own else part
 
+    def alike_until(self, head: bytes, whole: bool) -> int:
+        """See `AlikeReader`: the header. Where samples end inside of a file, its values say it."""
+        start = _LENGTH_BYTES + int.from_bytes(head[:_LENGTH_BYTES], "little")
+        return start if whole and start <= len(head) and BLOCKS.encode() not in head[:start] else 0
+
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
         """Never called: every part has places."""
         raise AssertionError("the bytes of safetensors files are fetched as they are")

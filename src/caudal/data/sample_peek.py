@@ -1,0 +1,58 @@
+"""The first bytes and the sizes of many files on disk, by four calls of the system each and nothing else.
+
+For an index of a million files every other step would count. It explains nothing: where it gets no answer,
+`open_bytes` says why.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+
+HEAD_BYTES = 1024
+Peeked = tuple[int, bytes] | None
+
+_AT_ONCE = 64  # files that are open; a disk answers so many requests hardly later than one
+# Without O_NONBLOCK a named pipe would make the caller wait for ever.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def peek(names: Iterable[str]) -> Iterator[tuple[str, Peeked]]:
+    """Each name, and how many bytes that plain file has with the first `HEAD_BYTES` of them.
+
+    `None` stands for what does not open. The disk is asked for some files before the first is waited for.
+    """
+    left = iter(names)
+    while some := list(islice(left, _AT_ONCE)):
+        descriptors = [_opened(name) for name in some]
+        try:
+            found = [_head(fd) for fd in descriptors]
+        finally:
+            for fd in descriptors:
+                if fd >= 0:
+                    os.close(fd)
+        yield from zip(some, found, strict=True)
+
+
+def _opened(name: str) -> int:
+    try:
+        fd = os.open(name, _FLAGS)
+    except (OSError, ValueError):
+        return -1
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # a pipe, or a file system without it
+            os.posix_fadvise(fd, 0, HEAD_BYTES, os.POSIX_FADV_WILLNEED)
+    return fd
+
+
+def _head(fd: int) -> Peeked:
+    if fd < 0:
+        return None
+    try:
+        state = os.fstat(fd)
+        return (state.st_size, os.pread(fd, HEAD_BYTES, 0)) if stat.S_ISREG(state.st_mode) else None
+    except OSError:
+        return None
