@@ -15,7 +15,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-FIRST = 0.025
+FIRST = 0.015
 """Of runs of a kind that nobody has seen. The same run differs by as much from time to time."""
 _SHARE = 0.95
 _KEPT = 100  # of one kind

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from caudal.memory import allocator, vram
 from caudal.memory.cost import Step, line
 from caudal.memory.levers.checkpointing import Checkpointing
 from caudal.memory.levers.heap import Heap
-from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.memory.meters import PeakMeter
 from caudal.models.anomaly_map import Fitted
 from caudal.runs import assemble
 from caudal.runs.probe import ProbeRequest
@@ -62,8 +62,6 @@ class Subject:
     batch: int
     in_file: bool
     elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
-    _left: dict[int, int] = field(default_factory=dict)
-    """By micro-batch, what its steps left for good: kernels that were made for its shapes."""
 
     @classmethod
     def make(cls, request: ProbeRequest, rehearsal: Rehearsal, device: str, imported: Bytes) -> Subject:
@@ -123,9 +121,6 @@ class Subject:
     def _step(self, size: int, meter: PeakMeter) -> Step:
         self.stepper.micro_batch = size
         allocator.trim()  # a run begins with this size, and not with what other ones left
-        before = charged_bytes()
-        # Where samples differ there is no kernel for each shape: what stays is the heap's, and a run has it.
-        left = 0 if self.rehearsal.parts else sum(self._left.values()) - self._left.get(size, 0)
         # Where samples differ, only a whole batch is cut as batches are.
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
@@ -143,9 +138,6 @@ class Subject:
             if sum(seconds) > _LONG_SECONDS and len(seconds) >= _AT_LEAST:
                 break
         on_device = vram.peak() if self.device == "cuda" else None
-        peak -= left
-        allocator.trim()
-        self._left.setdefault(size, max(0, charged_bytes() - before))
         return Step(
             micro_batch=size,
             ram=Bytes(max(0, peak - self.imported - (self.held if self.device == "cpu" else 0))),

@@ -71,7 +71,8 @@ def watch(
 class Child:
     """A process in a group of its own that is told to stop when this one dies, by the signal `dies_with`.
 
-    Only for a process's main thread, before it has others. `output` and `log` take what it prints.
+    Only for a process's main thread, before it has others. `output` and `log` take what it prints. The higher
+    `niceness` (0 … 19), the more others that want the processors go first.
     """
 
     def __init__(
@@ -82,13 +83,14 @@ class Child:
         dies_with: int = signal.SIGTERM,
         output: IO[bytes] | None = None,
         log: IO[bytes] | None = None,
+        niceness: int = 0,
     ) -> None:
         self._kills, self._began, self._used = oom_kills(), time.monotonic(), _cpu_seconds()
         self.process = subprocess.Popen(
             list(command),
             env={**os.environ, **env},
             process_group=0,
-            preexec_fn=_tied_to(os.getpid(), dies_with),
+            preexec_fn=_tied_to(os.getpid(), dies_with, niceness),
             stdout=output,
             stderr=log,
         )
@@ -151,12 +153,13 @@ def oom_kills() -> int:
     return 0
 
 
-def _tied_to(parent: int, number: int) -> Callable[[], None]:
+def _tied_to(parent: int, number: int, niceness: int) -> Callable[[], None]:
     libc = ctypes.CDLL(None, use_errno=True)
 
     def tie() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, number)
         first_to_go("self", _OFFERED)  # not the one who can tell
+        os.nice(niceness)
         if os.getppid() != parent:  # it died before the call
             os.kill(os.getpid(), number)
 

@@ -37,7 +37,7 @@ from caudal.service.stopping import Stopping
 from caudal.service.store import Store, Superseded, open_store
 from caudal.service.tail import Tail
 from caudal.service.tracking import Reporter
-from caudal.service.work import WORK_VARIABLE, TrainWork, Work
+from caudal.service.work import NICENESS, WORK_VARIABLE, TrainWork, Work
 
 T = TypeVar("T")
 
@@ -104,6 +104,7 @@ class Supervisor:
                 dies_with=signal.SIGKILL,
                 output=output_file,
                 log=log_file,
+                niceness=NICENESS,
             )
         if self.reporter is not None:
             self.reporter.start()  # not earlier: the work was started by a process with one thread

@@ -25,7 +25,7 @@ from caudal.service.naming import how_of, last_told, said
 from caudal.service.records import Job
 from caudal.service.settings import VARIABLE, Settings
 from caudal.service.store import Machine, Store
-from caudal.service.work import TrainWork
+from caudal.service.work import NICENESS, TrainWork
 
 _PATIENCE_SECONDS = 1.0
 """What has been in line for less may begin at once."""
@@ -90,7 +90,12 @@ class Planning:
         env = {VARIABLE: "", WATCHER_BYTES: str(int(charged_bytes()))}
         with os.fdopen(handle, "wb") as output, open(os.devnull, "wb") as log:
             child = Child(
-                [*self._settings.program, *words], env, dies_with=signal.SIGKILL, output=output, log=log
+                [*self._settings.program, *words],
+                env,
+                dies_with=signal.SIGKILL,
+                output=output,
+                log=log,
+                niceness=NICENESS,
             )
         self._asked = _Asked(job, child, Path(name), time.monotonic())
 

@@ -18,6 +18,8 @@ Verb = Literal["train", "predict", "evaluate", "explain", "pack", "generate"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 WORK_VARIABLE = "CAUDAL_WORK"
 """In the environment of a process that does a work by itself: the work, as JSON."""
+NICENESS = 10
+"""How far what a job computes stands back on the processors: a server that waits for it answers late."""
 
 
 class _Work(Frozen):

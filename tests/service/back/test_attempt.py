@@ -15,7 +15,7 @@ import pytest
 from caudal.service import fence
 from caudal.service.place import began
 from caudal.service.stopping import Stopping
-from caudal.service.work import EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork
+from caudal.service.work import NICENESS, EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork
 from tests.service.back.conftest import settings_for
 from tests.service.back.house import House, alive
 from tests.service.back.servers import until
@@ -43,6 +43,14 @@ def test_work_goes_on_while_the_store_is_away_and_its_end_is_told_later(house: H
     ended = house.ends(job)
     assert (ended.state, ended.attempts) == ("succeeded", 1)
     assert house.steps(job) == list(range(1, 16))
+
+
+def test_what_a_job_computes_lets_the_server_go_first(house: House) -> None:
+    job = house.submit("hold", "60")
+    pid = house.works(job)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
+    house.store.jobs.cancel(job.id)
+    assert house.ends(job).state == "cancelled"
 
 
 def test_a_supervisor_whose_folder_was_taken_ends_its_work_without_a_word(house: House) -> None:
