@@ -66,7 +66,7 @@ def index_samples(
                 pieces += [parts] if parts else []
                 errors += broken
                 tick(min(first + step, len(names)), len(names))
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: no header is read any more for an index that nobody gets
             pool.shutdown(cancel_futures=True)
             raise
     if errors and (not pieces or any((one.counts != 1).any() for one in pieces)):

@@ -54,12 +54,10 @@ def condensed(name: str, files: Sequence[int], sizes: Sequence[int], parts: Sequ
     All have the same fields but for their categories.
     """
     fields = parts[0].fields
+    raw = [one.places for one in parts if one.places is not None]
     places = None
-    if all(one.places is not None for one in parts):
-        places = {
-            f.name: _small(np.concatenate([one.places[f.name] for one in parts]))  # type: ignore[index]
-            for f in fields
-        }
+    if len(raw) == len(parts):
+        places = {f.name: _small(np.concatenate([places[f.name] for places in raw])) for f in fields}
     checks = [one.checks for one in parts if one.checks is not None]
     known = any(one.extra for one in parts)
     return Parts(
@@ -94,7 +92,7 @@ def joined(pieces: Sequence[Parts]) -> Parts:
     for one in pieces:
         check_fields(first.name, first.fields, one.name, one.fields)
     fields = first.fields
-    raw = all(one.places is not None for one in pieces)
+    raw = [one.places for one in pieces if one.places is not None]
     checks = [one.checks for one in pieces if one.checks is not None]
     named = dict.fromkeys(name for one in pieces for name in one.categories)
     known = any(one.extra for one in pieces)
@@ -107,7 +105,9 @@ def joined(pieces: Sequence[Parts]) -> Parts:
         _column([one.blocks for one in pieces]),
         _column([one.ends for one in pieces]),
         {f.name: _column([one.rows[f.name] for one in pieces]) for f in fields if f.ragged},
-        {f.name: _column([one.places[f.name] for one in pieces]) for f in fields} if raw else None,  # type: ignore[index]
+        {f.name: _column([places[f.name] for places in raw]) for f in fields}
+        if len(raw) == len(pieces)
+        else None,
         np.concatenate(checks) if len(checks) == len(pieces) else None,
         {n: [of for one in pieces for of in one.categories.get(n, [()] * len(one))] for n in named},
         [of for one in pieces for of in one.extra or [{}] * len(one)] if known else [],

@@ -34,7 +34,7 @@ def sketched(scores: np.ndarray, pieces: int = 1) -> ThresholdSketch:
 def test_the_fit_keeps_the_rate_where_scores_alone_cannot_say(name: str, count: int, rate: float) -> None:
     draws, (draw, law) = np.random.default_rng(5), DRAWS[name]
     rates, covered = [], 0
-    for _trial in range(6):
+    for _trial in range(10):
         found = sketched(draw(draws, count)).threshold(rate)
         assert found.method == "extreme"
         assert found.remark == ""
@@ -45,7 +45,7 @@ def test_the_fit_keeps_the_rate_where_scores_alone_cannot_say(name: str, count: 
     assert np.median(rates) < 3 * rate
     if name != "uniform":  # whose scores end at once: there the fit stays above the end
         assert np.median(rates) > rate / 3
-        assert covered >= 4
+        assert covered >= 6
 
 
 @pytest.mark.parametrize("name", DRAWS)
