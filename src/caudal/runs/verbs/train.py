@@ -27,13 +27,13 @@ from caudal.models import weights
 from caudal.runs import assemble
 from caudal.runs.account import Account
 from caudal.runs.folder import RunFolder
-from caudal.runs.machine import follows, settle
+from caudal.runs.machine import follows, processes_here, ram_budget, settle
 from caudal.runs.plan import TrainPlan
 from caudal.runs.relief import rungs_of
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
 from caudal.runs.tensorboard import Curves
-from caudal.runs.verbs.plan import make_spec, open_work, resolve
+from caudal.runs.verbs.plan import make_spec, open_work, plan_spec, resolve
 from caudal.runs.verbs.report import report
 from caudal.runs.watched import seconds_left, watcher_bytes
 from caudal.runs.work.base import Course, Work
@@ -93,9 +93,10 @@ def train(
 
 
 def _together(made: TrainPlan, count: int) -> TrainPlan:
-    """The plan of each of `count` processes, each of which has planned for its share of the budget.
+    """The plan of each of `count` processes: each keeps its share of the budget.
 
     Raises:
+        DoesNotFit: a plan that one process made is too large, and there is no smaller one.
         UsageError: a batch cannot be dealt out evenly.
     """
     if count == 1:
@@ -108,6 +109,8 @@ def _together(made: TrainPlan, count: int) -> TrainPlan:
             ),
             _("Set training.batch to a multiple of their number."),
         )
+    if made.memory.ram > ram_budget(made.asked.ram) // processes_here():
+        made = plan_spec(made.asked)  # it was made for one process
     note = _("{count} processes train together, each within {share}.").format(
         count=count, share=made.memory.ram
     )
