@@ -122,8 +122,8 @@ def _run(folder: Path, size: int, face: Path) -> None:
     me = [sys.executable, "-m", "tests.generation.big", "generate", str(folder)]
     for name, budget in (("in memory", 2 * size + LIBRARIES), ("half the weights", size // 2)):
         budget = max(budget, LIBRARIES + 300 * MIB) // 4096 * 4096
-        more = [str(budget), str(face), str(folder.with_name("out.png")), "128", "6", "exact"]
-        done = run_in_group([*me, *more], budget)
+        more = [str(budget), str(face), str(folder.with_name("out.png")), "64", "6", "exact"]
+        done = run_in_group([*me, *more], budget, 900)
         if done.returncode:
             print(name, "failed:", done.output[-300:], flush=True)
             continue

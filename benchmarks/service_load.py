@@ -1,11 +1,11 @@
 """200 clients that poll and 50 event streams, while a training runs: what they feel, and what it costs.
 
-Server, training and clients share this machine. `CAUDAL_LOAD_SECONDS` says how long (600 for the claim).
+Server, training and clients share this machine; whose the processors were is in the row. The training alone
+and under load go in turn. `CAUDAL_LOAD_SECONDS` says how long the load is in all (600 for the claim).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -15,30 +15,22 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-import httpx
 import psutil
 from tests.data.sets import blob_set
 
+from benchmarks.light_clients import Felt, load
 from benchmarks.rows import Row
 from caudal.client import Client, Job
 
 SECONDS = float(os.environ.get("CAUDAL_LOAD_SECONDS", "600"))
 CLIENTS, STREAMS, POLL_SECONDS = 200, 50, 2.0
 JOBS = 10_000
+ROUNDS = 3
 _STEPS = 100_000  # more than there is time for
-_ALONE_SHARE = 0.25
-
-
-@dataclass
-class Felt:
-    """What the clients saw."""
-
-    answers: list[float] = field(default_factory=list)
-    failed: int = 0
-    seen: dict[int, list[int]] = field(default_factory=dict)
+_ALONE_SHARE = 0.3
 
 
 def row() -> Row:
@@ -82,19 +74,33 @@ def _measured(client: Client, home: Path, token: str, server: subprocess.Popen[s
         time.sleep(0.02)
     started = time.monotonic() - began
     _until_steps(client, job, 10)
-    alone = _rate(client, job, SECONDS * _ALONE_SHARE)
-    before = psutil.Process(server.pid).memory_info().rss
-    asyncio.run(_load(url, token, job.id, min(10.0, SECONDS * 0.1)))  # caches are filled once
-    warm = psutil.Process(server.pid).memory_info().rss
+    process = psutil.Process(server.pid)
+    before, cold = process.memory_info().rss, min(10.0, SECONDS * 0.1)
+    _load(url, token, job.id, client.job(job.id).seen_event, cold)  # caches are filled once
+    warm = process.memory_info().rss
     first = client.job(job.id).seen_event
-    felt = asyncio.run(_load(url, token, job.id, SECONDS))
-    loaded = _rate_between(client, job, first)
-    after = psutil.Process(server.pid).memory_info().rss
+    felt, alone, loaded, share = Felt(), [_alone(client, job)], list[float](), list[dict[str, float]]()
+    for _round in range(ROUNDS):
+        since = client.job(job.id).seen_event
+        busy, began = _processors(process), time.monotonic()
+        one = _load(url, token, job.id, since, SECONDS / ROUNDS)
+        seconds = time.monotonic() - began
+        share.append({who: (used - busy.get(who, 0)) / seconds for who, used in _processors(process).items()})
+        loaded.append(_rate_between(client, job, since))
+        alone.append(_alone(client, job))
+        felt.answers += one.answers
+        felt.failed += one.failed
+        felt.seen += one.seen
+    after = process.memory_info().rss
     client.cancel(job.id)
     true = [event.id for event in client.events(job.id, after=first)]
-    lost = sum(_lost(seen, true) for seen in felt.seen.values())
+    lost = sum(_lost(seen, true) for seen in felt.seen)
     p99 = statistics.quantiles(felt.answers, n=100)[98] if len(felt.answers) > 100 else float("nan")
-    growth, slower = after / warm - 1, 1 - loaded / alone
+    beside = [(a + b) / 2 for a, b in pairwise(alone)]  # before and after each load
+    growth, slower = (
+        after / warm - 1,
+        1 - statistics.median(a / b for a, b in zip(loaded, beside, strict=True)),
+    )
     listed_ms = 1000 * statistics.median(listed)
     good = p99 < 0.1 and not lost and not felt.failed and growth < 0.02 and slower < 0.05
     return Row(
@@ -109,12 +115,19 @@ def _measured(client: Client, home: Path, token: str, server: subprocess.Popen[s
                 f"{1000 * statistics.median(felt.answers):.1f}, {1000 * p99:.1f} ms",
             ),
             ("answers, of them failed", f"{len(felt.answers)}, {felt.failed}"),
-            ("events lost or doubled, of", f"{lost}, {sum(map(len, felt.seen.values()))}"),
+            ("events lost or doubled, of", f"{lost}, {sum(map(len, felt.seen))}"),
             (
                 "memory of the server",
                 f"{before / 2**20:.0f}, {warm / 2**20:.0f} → {after / 2**20:.0f} MiB, {growth:+.1%}",
             ),
-            ("training alone, under load", f"{alone:.2f}, {loaded:.2f} steps/s ({slower:+.1%} slower)"),
+            (
+                "training, steps/s: alone; under load",
+                f"{_list(alone)}; {_list(loaded)} ({slower:+.1%} slower, median)",
+            ),
+            (
+                f"processors busy, of {psutil.cpu_count()}: {', '.join(share[0])}",
+                ", ".join(f"{statistics.median(one[who] for one in share):.3f}" for who in share[0]),
+            ),
             (f"a page of {JOBS} jobs", f"{listed_ms:.1f} ms"),
             ("submit to running", f"{started:.2f} s"),
         ],
@@ -174,10 +187,24 @@ def _until_steps(client: Client, job: Job, steps: int) -> None:
         time.sleep(0.2)
 
 
-def _rate(client: Client, job: Job, seconds: float) -> float:
+def _alone(client: Client, job: Job) -> float:
     first = client.job(job.id).seen_event
-    time.sleep(seconds)
+    time.sleep(SECONDS / ROUNDS * _ALONE_SHARE)
     return _rate_between(client, job, first)
+
+
+def _processors(server: psutil.Process) -> dict[str, float]:
+    """Seconds of processors that each has used: the clients, the server, its worker, supervisor and work."""
+    used = {"clients": sum(os.times()[:2]), "server": sum(server.cpu_times()[:2]), "others": 0.0, "work": 0.0}
+    for child in server.children(recursive=True):
+        with suppress(psutil.Error):
+            who = "work" if "train" in child.cmdline() else "others"
+            used[who] += sum(child.cpu_times()[:2])
+    return used
+
+
+def _list(rates: list[float]) -> str:
+    return ", ".join(f"{rate:.2f}" for rate in rates)
 
 
 def _rate_between(client: Client, job: Job, after: int) -> float:
@@ -192,40 +219,15 @@ def _rate_between(client: Client, job: Job, after: int) -> float:
     return (len(times) - 1) / (times[-1] - times[0])
 
 
-async def _load(url: str, token: str, job_id: str, seconds: float) -> Felt:
-    felt, until = Felt(), time.monotonic() + seconds
-    headers = {"Authorization": f"Bearer {token}"}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(
-        base_url=f"{url}/api/v1", headers=headers, limits=limits, timeout=30
-    ) as http:
-        polls = [_poll(http, felt, job_id, until, n) for n in range(CLIENTS)]
-        streams = [_listen(http, felt, job_id, until, n) for n in range(STREAMS)]
-        await asyncio.gather(*polls, *streams)
-    return felt
-
-
-async def _poll(http: httpx.AsyncClient, felt: Felt, job_id: str, until: float, number: int) -> None:
-    await asyncio.sleep(POLL_SECONDS * number / CLIENTS)
-    while time.monotonic() < until:
-        began = time.perf_counter()
-        try:
-            felt.failed += (await http.get(f"/jobs/{job_id}")).status_code != 200
-        except httpx.TransportError:
-            felt.failed += 1
-        felt.answers.append(time.perf_counter() - began)
-        await asyncio.sleep(POLL_SECONDS)
-
-
-async def _listen(http: httpx.AsyncClient, felt: Felt, job_id: str, until: float, number: int) -> None:
-    seen = felt.seen.setdefault(number, [])
-    with suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, until - time.monotonic())):
-            headers = {"Last-Event-ID": "0"}
-            async with http.stream("GET", f"/jobs/{job_id}/events/stream", headers=headers) as answer:
-                async for line in answer.aiter_lines():
-                    if line.startswith("id: "):
-                        seen.append(int(line[4:]))
+def _load(url: str, token: str, job_id: str, last_event: int, seconds: float) -> Felt:
+    head = f"Host: {url.removeprefix('http://')}\r\nAuthorization: Bearer {token}\r\n"
+    poll = f"GET /api/v1/jobs/{job_id} HTTP/1.1\r\n{head}\r\n"
+    listen = f"GET /api/v1/jobs/{job_id}/events/stream HTTP/1.1\r\n{head}Last-Event-ID: {last_event}\r\n\r\n"
+    host, _colon, port = url.removeprefix("http://").rpartition(":")
+    return load(
+        (host, int(port)), poll.encode(), listen.encode(),
+        polls=CLIENTS, streams=STREAMS, pause=POLL_SECONDS, seconds=seconds,
+    )  # fmt: skip
 
 
 def _lost(seen: list[int], true: list[int]) -> int:

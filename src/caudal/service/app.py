@@ -16,6 +16,7 @@ from caudal.service.context import Context
 from caudal.service.etags import Conditional
 from caudal.service.guards import Guards
 from caudal.service.queues.base import Queue
+from caudal.service.repeated import Repeated
 from caudal.service.routes import (
     datasets,
     events,
@@ -46,10 +47,11 @@ class Service(FastAPI):
     context: Context
 
     def build_middleware_stack(self) -> ASGIApp:
-        """See `Guards`, `Audited`, `Conditional`."""
-        inner = Conditional(super().build_middleware_stack())
-        audited = Audited(inner, self.context.store)
-        return Guards(audited, self.context.serving, self.context.metrics)
+        """See `Guards`, `Conditional`, `Repeated`, `Audited`."""
+        here = self.context
+        audited = Audited(super().build_middleware_stack(), here.store)
+        inner = Conditional(Repeated(audited, here.answers, here.keyring))
+        return Guards(inner, here.serving, here.metrics)
 
     def openapi(self) -> dict[str, Any]:
         """The document; see `openapi.py`."""

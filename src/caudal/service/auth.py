@@ -6,6 +6,7 @@ Three scopes, each with those before it: `read` sees, `run` uploads and starts, 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -30,6 +31,7 @@ from caudal.service.store import Store
 COOKIE = "caudal_key"
 _PREFIX = "caudal_"
 _KNOWN_SECONDS = 5.0  # a key that another server revoked is refused after so long
+_NOTED_SECONDS = 60.0  # to which it is known when a key was used last
 _REMEMBERED = 4096
 _LONGEST_KEY = 8192
 
@@ -63,6 +65,7 @@ class Keyring:
     def __init__(self, store: Store, limits: Limits, metrics: Metrics, issuer: Issuer | None = None) -> None:
         self._store, self._metrics, self._issuer = store, metrics, issuer
         self._known: OrderedDict[str, tuple[Caller | None, float]] = OrderedDict()
+        self._looking: dict[str, asyncio.Task[Caller | None]] = {}
         self._asked = Buckets(limits.requests_per_second, limits.burst)
         self._refused = Buckets(limits.refusals_per_minute / 60, max(1.0, limits.refusals_per_minute))
 
@@ -86,29 +89,52 @@ class Keyring:
         _slower(self._asked.take(found.id))
         return found
 
+    def may_read_again(self, key: str) -> bool:
+        """Whether a key was good a moment ago, may read, and does not ask too often; looks nothing up."""
+        if len(key) > _LONGEST_KEY:
+            return False
+        found, until = self._known.get(hashed(key), (None, 0.0))
+        if found is None or until <= time.monotonic() or not found.may("read"):
+            return False
+        return not self._asked.take(found.id)
+
     def forget(self) -> None:
         """Look every key up again; after one was revoked."""
         self._known.clear()
+        self._looking.clear()
 
     async def _find(self, key: str) -> Caller | None:
         name = hashed(key)
         known = self._known.get(name)
         if known is not None and known[1] > time.monotonic():
             return known[0]
-        if key.startswith(_PREFIX):
-            found = await run_sync(self._of_store, name)
-        else:
-            found = await run_sync(self._of_issuer, key)
-        self._known[name] = found, time.monotonic() + _KNOWN_SECONDS
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return found
+        looking = self._looking.get(name)
+        if looking is None:  # all who give a key just when it is due wait for one look
+            looking = self._looking[name] = asyncio.create_task(self._look(name, key))
+        return await asyncio.shield(looking)
+
+    async def _look(self, name: str, key: str) -> Caller | None:
+        me = asyncio.current_task()
+        try:
+            if key.startswith(_PREFIX):
+                found = await run_sync(self._of_store, name)
+            else:
+                found = await run_sync(self._of_issuer, key)
+            if self._looking.get(name) is me:  # else a key was revoked meanwhile
+                self._known[name] = found, time.monotonic() + _KNOWN_SECONDS
+                while len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+            return found
+        finally:
+            if self._looking.get(name) is me:
+                del self._looking[name]
 
     def _of_store(self, name: str) -> Caller | None:
         key = self._store.keys.by_hash(name)
         if key is None or key.revoked is not None or (key.expires is not None and key.expires <= time.time()):
             return None
-        self._store.keys.used(key.id)
+        if key.last_used is None or time.time() - key.last_used > _NOTED_SECONDS:
+            self._store.keys.used(key.id)
         return Caller(f"key:{key.id}", key.name, frozenset(key.scopes))
 
     def _of_issuer(self, token: str) -> Caller | None:

@@ -16,6 +16,7 @@ from caudal.service.oidc import Issuer
 from caudal.service.orders import Orders
 from caudal.service.plans import Planner
 from caudal.service.queues.base import Queue
+from caudal.service.repeated import Answers
 from caudal.service.roots import Roots
 from caudal.service.sandbox import Sandbox
 from caudal.service.serving import Serving
@@ -66,34 +67,6 @@ class Context:
         await self.hub.stop()
         await run_sync(self.sandbox.close)
         self.incoming.close()
-
-
-class Answers:
-    """Answers about single jobs that are asked for again and again, kept for a moment.
-
-    Whoever changes a job through this server forgets its answer, so that nobody misses their own change.
-    """
-
-    SECONDS = 0.2
-    _MOST = 2000
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[float, bytes, str]] = {}
-
-    def get(self, job_id: str, now: float) -> tuple[bytes, str] | None:
-        """Body and ETag, if they are fresh."""
-        kept = self._kept.get(job_id)
-        return (kept[1], kept[2]) if kept is not None and now - kept[0] < self.SECONDS else None
-
-    def keep(self, job_id: str, now: float, body: bytes, tag: str) -> None:
-        """Remember for a moment."""
-        if len(self._kept) >= self._MOST:
-            self._kept.clear()
-        self._kept[job_id] = now, body, tag
-
-    def forget(self, job_id: str) -> None:
-        """It has changed."""
-        self._kept.pop(job_id, None)
 
 
 def _context(request: Request) -> Context:

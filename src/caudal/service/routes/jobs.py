@@ -102,13 +102,13 @@ def list_jobs(
 async def get_job(here: Here, caller: Reads, job_id: PathId) -> Response:
     """One job. Its ETag is its version: ask with If-None-Match."""
     now = time.monotonic()
-    known = here.answers.get(job_id, now)
-    if known is None:
-        job = await run_sync(here.store.jobs.get, job_id)
-        body = JobView.of(job, here.roots.veil).model_dump_json().encode()
-        known = body, f'"{job.version}-{job.seen_event}"'
-        here.answers.keep(job_id, now, *known)
-    return Response(known[0], media_type="application/json", headers={"ETag": known[1]})
+    job = await run_sync(here.store.jobs.get, job_id)
+    body, tag = (
+        JobView.of(job, here.roots.veil).model_dump_json().encode(),
+        f'"{job.version}-{job.seen_event}"',
+    )
+    here.answers.keep(job_id, now, body, tag)
+    return Response(body, media_type="application/json", headers={"ETag": tag})
 
 
 @router.post(
