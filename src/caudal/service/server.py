@@ -18,6 +18,7 @@ from caudal.core.files import write_whole
 from caudal.core.messages import _
 from caudal.service.app import Service, create_app
 from caudal.service.auth import hashed, new_key
+from caudal.service.heads import BoundedHeads
 from caudal.service.queues import open_queue
 from caudal.service.serving import LOOPBACK, Serving
 from caudal.service.settings import Settings
@@ -25,7 +26,6 @@ from caudal.service.store import Store, open_store
 
 _GRACE_SECONDS = 10
 _IDLE_SECONDS = 65  # longer than clients that poll wait: one that asks just as it is hung up on sees an error
-_HEAD_BYTES = 32 * 1024
 _WAITING = 1024
 _SECRETS = re.compile(
     r"caudal_[A-Za-z0-9_-]{16,}|(?i:bearer)\s+\S+|eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
@@ -87,7 +87,7 @@ def run_server(
             ws="none",
             lifespan="on",
             proxy_headers=False,
-            h11_max_incomplete_event_size=_HEAD_BYTES,
+            http=BoundedHeads,
             timeout_graceful_shutdown=_GRACE_SECONDS,
             timeout_keep_alive=_IDLE_SECONDS,
             backlog=_WAITING,
