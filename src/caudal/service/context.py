@@ -44,9 +44,9 @@ class Context:
         )
         self.orders = Orders(store, settings, self.roots)
         self.planner = Planner(self.orders, serving.limits)
-        self.hub = Hub(store, self.roots.veil)
-        self.summaries = Summaries(store)
         self.answers = Answers()
+        self.hub = Hub(store, self.roots.veil, self.answers.forget)
+        self.summaries = Summaries(store)
         self.open_streams = 0
         self.heavy = CapacityLimiter(_HEAVY)
 

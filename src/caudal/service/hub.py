@@ -1,4 +1,4 @@
-"""Wakes those who wait for events: one look at the store for all of them, four times a second.
+"""Wakes those who wait for events: one look at the store for all of them, twice a second.
 
 Keeps the last events in memory, so that many streams cost as much as one. What is not kept is asked of the
 store. Each reader has its own place, so that a slow one loses nothing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from caudal.service.store import Store
 from caudal.service.views import EventView
 
 _LOG = logging.getLogger("caudal.service")
-_PAUSE_SECONDS = 0.25
+_PAUSE_SECONDS = 0.5
 _KEPT = 2000
 _AT_ONCE = 500
 
@@ -40,8 +41,15 @@ class Frame:
 class Hub:
     """The last events of all jobs."""
 
-    def __init__(self, store: Store, veil: Veil, pause_seconds: float = _PAUSE_SECONDS) -> None:
-        self._store, self._veil, self._pause = store, veil, pause_seconds
+    def __init__(
+        self,
+        store: Store,
+        veil: Veil,
+        heard: Callable[[str], None] = lambda _job_id: None,
+        pause_seconds: float = _PAUSE_SECONDS,
+    ) -> None:
+        """`heard` is told of every job of which there is news."""
+        self._store, self._veil, self._heard, self._pause = store, veil, heard, pause_seconds
         self._recent: deque[Frame] = deque()
         self._since = 0
         """All after this number that are known are in `_recent`."""
@@ -112,6 +120,8 @@ class Hub:
                 continue
             if not found:
                 continue
+            for job_id in {frame.job_id for frame in found}:
+                self._heard(job_id)
             self._recent.extend(found)
             while len(self._recent) > _KEPT:
                 self._since = self._recent.popleft().id

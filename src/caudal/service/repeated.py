@@ -18,12 +18,12 @@ _BEARER = b"bearer "
 
 
 class Answers:
-    """Answers about single jobs, kept for a moment.
+    """Answers about single jobs, kept for a moment, or until there is news of the job (`Hub`).
 
     Whoever changes a job through this server forgets its answer, so that nobody misses their own change.
     """
 
-    SECONDS = 0.2
+    SECONDS = 1.0
     _MOST = 2000
 
     def __init__(self) -> None:
