@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from caudal.core.errors import BadModel, Interrupted
+from caudal.core.units import MIB, Bytes
 from caudal.inference.generation.cache import TensorCache
 from caudal.memory import allocator
 from caudal.memory.generation.setups import Setup
 from caudal.memory.meters import charged_bytes
+from caudal.runs.generation import beside
+from caudal.runs.generation import plan as plans
 from caudal.runs.generation.studio import Budgets, Studio, Wish, open_model
 from tests.generation.sitting import request, session, sitting
 
@@ -125,3 +128,49 @@ def test_a_studio_keeps_its_session_while_the_plan_is_the_same(model: Path, face
         assert studio._session is not kept
         assert first.facts["request"]["seed"] == 11
         assert studio.held()["ram"]
+
+
+def test_a_second_picture_is_planned_as_the_first_however_short_memory_is(
+    model: Path, face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of the tiny model are 20 MiB: counted twice, they would not fit."""
+    monkeypatch.setattr(plans, "LIBRARIES", Bytes(0))  # the weights would hide in what is counted for those
+
+    def wish(seed: int) -> Wish:
+        return Wish(request(steps=1, guidance=0.0, seed=seed), (str(face),))
+
+    with Studio(open_model(model), "stand_in", Budgets(device="cpu")) as studio:
+        next(studio.make(wish(1), studio.plan(wish(1))))  # all is imported now
+    with Studio(open_model(model), "stand_in", Budgets(device="cpu")) as studio:
+        ample = studio.plan(wish(1))
+    tight = Budgets(ram=int(ample.memory.predicted("ram")) + 8 * MIB, device="cpu")
+    with Studio(open_model(model), "stand_in", tight) as studio:
+        first = studio.plan(wish(1))
+        pictures = [next(studio.make(wish(1), first)).x_HWC]
+        kept, said = studio._session, []
+        for seed in (2, 1):
+            plan = studio.plan(wish(seed))
+            made = studio.make(wish(seed), plan, lambda _done, _total: said.append(studio.plan(wish(1))))
+            pictures.append(next(made).x_HWC)
+            assert plan.setup == first.setup == Setup()
+            assert studio._session is kept
+    assert [plan.setup for plan in said] == [first.setup] * 2  # asked while a picture is being made, too
+    assert (pictures[0] == pictures[2]).all()
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_what_others_take_of_the_process_later_is_counted(
+    model: Path, face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "charged_bytes", lambda: Bytes(700 * MIB))
+    with Studio(open_model(model), "stand_in", Budgets(ram="1GiB", device="cpu")) as studio:
+        wish = Wish(request(steps=1), (str(face),))
+        first = studio.plan(wish)
+        next(studio.make(wish, first))
+        monkeypatch.setattr(beside, "charged_bytes", lambda: Bytes(first.memory.predicted("ram")))
+        assert studio.plan(wish).memory == first.memory
+        taken = first.memory.predicted("ram") + 9 * MIB
+        monkeypatch.setattr(beside, "charged_bytes", lambda: Bytes(taken))
+        for _again in range(2):
+            later = studio.plan(wish).memory
+            assert later.predicted("ram") - first.memory.predicted("ram") == 9 * MIB

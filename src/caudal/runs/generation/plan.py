@@ -23,7 +23,7 @@ LIBRARIES = Bytes(560 * MIB)
 PUBLISHED_FACES = 280 * MIB
 """SCRFD-10G and ArcFace with a ResNet100, as published."""
 # A CUDA context with the libraries that SDXL uses, from what others published; not measured by us.
-_DRIVER_RAM, _DRIVER_VRAM = Bytes(1024 * MIB), Bytes(600 * MIB)
+DRIVER_RAM, DRIVER_VRAM = Bytes(1024 * MIB), Bytes(600 * MIB)
 
 
 class GenerationPlan(Frozen):
@@ -68,12 +68,15 @@ def make_plan(
     imagined: bool = False,
     faces: int = PUBLISHED_FACES,
     exact: bool = False,
+    beside: Bytes | None = None,
+    free_vram: Bytes | None = None,
 ) -> GenerationPlan:
     """Plan pictures of a blueprint (see `trace`); without one, of the published sizes.
 
     `exact` pulls no lever that changes numbers.
     `faces` are the bytes of the face engine's models. `imagined` plans for a GPU with `vram` where there is
-    none, to know beforehand.
+    none, to know beforehand. `beside` is what the process holds beside the weights, faces' models included,
+    and `free_vram` what the card has for them; without these both are measured now, when nothing is loaded.
 
     Raises:
         BadModel: a configuration that cannot be used.
@@ -115,15 +118,17 @@ def make_plan(
     on_card = where == "cuda"
     room = Bytes.parse(vram) if vram and on_card else None
     if on_card and room is None:
-        room = Bytes(vram_meter.devices()[0].free * vram_meter.DEFAULT_SHARE)
+        free = vram_meter.devices()[0].free if free_vram is None else free_vram
+        room = Bytes(free * vram_meter.DEFAULT_SHARE)
+    there = beside
+    if there is None:
+        there = charged_bytes() if "torch" in sys.modules and not imagined else Bytes(0)
     place = Place(
         device="cuda" if on_card else "cpu",
-        libraries=Bytes(
-            max(LIBRARIES, charged_bytes() - faces if "torch" in sys.modules and not imagined else 0)
-        ),
+        libraries=Bytes(max(LIBRARIES, there - faces)),
         faces=Bytes(faces),
-        driver_ram=_DRIVER_RAM if on_card else Bytes(0),
-        driver_vram=_DRIVER_VRAM if on_card else Bytes(0),
+        driver_ram=DRIVER_RAM if on_card else Bytes(0),
+        driver_vram=DRIVER_VRAM if on_card else Bytes(0),
     )
     asked = Bytes.parse(ram) if ram is not None else None
     budget = asked if imagined and asked is not None else ram_budget(asked)

@@ -20,6 +20,7 @@ from caudal.memory import vram as vram_meter
 from caudal.memory.meters import charged_bytes
 from caudal.models.generation.faces import ENGINES
 from caudal.models.generation.layout import ModelFolder, find
+from caudal.runs.generation.beside import Beside
 from caudal.runs.generation.notices import licences
 from caudal.runs.generation.pictures import Given, natural_size, read_picture
 from caudal.runs.generation.plan import GenerationPlan, make_plan
@@ -84,6 +85,8 @@ class Studio:
         self.warnings: list[str] = []
         self.say = say
         self._session: Any = None
+        self._promised: GenerationPlan | None = None  # of the session that is there, or comes just now
+        self._beside = Beside()
         self._described: dict[tuple[str, int, int], Any] = {}
 
     def __enter__(self) -> Studio:
@@ -94,9 +97,10 @@ class Studio:
 
     def close(self) -> None:
         """Give every weight back."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        self._promised = None
 
     def plan(self, wish: Wish) -> GenerationPlan:
         """What these pictures will take, before anything is loaded.
@@ -115,6 +119,8 @@ class Studio:
             device=self.budgets.device,
             faces=_models_bytes(self.model, self.engine),
             exact=self.budgets.exact,
+            beside=self._beside.ram(self._promised),
+            free_vram=self._free_vram(),
         )
 
     def make(
@@ -134,6 +140,9 @@ class Studio:
         request = self._sized(wish)
         if self._session is None or _differs(self._session.plan, plan):
             self.close()
+            self._promised = plan
+            if plan.device == "cuda":
+                vram_meter.cap(plan.memory.vram or plan.memory.predicted("vram"))
             self._session = Session(self.model, plan)
         session = self._session
         session.check(request)
@@ -166,7 +175,8 @@ class Studio:
 
     def held(self) -> dict[str, dict[str, int]]:
         """Bytes that are held now, by pool and holder: the weights of each part, and all the rest as one."""
-        weights = {} if self._session is None else self._session.held()
+        session = self._session  # another thread may close it meanwhile
+        weights = {} if session is None else session.held()
         found = {"ram": dict(weights.get("cpu", {}))}
         found["ram"][_("everything else")] = max(0, int(charged_bytes()) - sum(found["ram"].values()))
         reading = vram_meter.reading()
@@ -193,6 +203,12 @@ class Studio:
         if self._session is None:
             return {}
         return {"prompts": self._session.prompts.hits, "faces": self._session.faces.hits}
+
+    def _free_vram(self) -> Bytes | None:
+        """What the card has for a session, where the user has not said it."""
+        if self.budgets.vram or self.budgets.device == "cpu":
+            return None
+        return self._beside.vram(self._promised)
 
     def _check_controls(self, wish: Wish) -> None:
         """What is said of a ControlNet that is not there would be ignored: refused instead."""

@@ -97,8 +97,6 @@ def generate(
     opened = open_model(model, identity, adapter, faces, controls, lcm)
     with Watch() as watch, Studio(opened, engine, Budgets(ram, vram, device, exact)) as studio:
         plan = studio.plan(wish)
-        if plan.device == "cuda":
-            vram_meter.cap(plan.memory.vram or plan.memory.predicted("vram"))
         planned(plan, studio)
         halt = stop or threading.Event()
         for finished in studio.make(wish, plan, tick, halt.is_set):
