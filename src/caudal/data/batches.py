@@ -166,7 +166,9 @@ class Batch(Mapping[str, Any]):
         spans = {name: self.span(name, first, last) for name in self._arrays}
         arrays = {name: array[spans[name]] for name, array in self._arrays.items()}
         ends = {name: rows[first:last] - spans[name].start for name, rows in self._ends.items()}
-        return Batch(arrays, ends, self.samples[first:last], self.epoch, ends_step)
+        made = Batch(arrays, ends, self.samples[first:last], self.epoch, ends_step)
+        made._parts = {name: found[first:last] for name, found in self._parts.items()}
+        return made
 
     def set_apart(self, name: str) -> list[Array]:
         """Let the samples of a ragged field lie apart; the list of them, to be filled with others."""

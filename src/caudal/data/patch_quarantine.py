@@ -19,11 +19,12 @@ from caudal.core.errors import DataError, TooManyBroken, UnreadableFile
 from caudal.core.events import Event, SampleBroken
 from caudal.core.messages import _
 from caudal.core.seeds import integer
+from caudal.data.broken import Broken
 from caudal.data.chunk_reader import Chunk, ChunkReader, OpenFiles
 from caudal.data.chunks import Chunks, Cutter
 from caudal.data.order import EpochOrder, origins
 from caudal.data.permutation import permute
-from caudal.data.quarantine import DEFAULT_LIMIT, Broken
+from caudal.data.quarantine import DEFAULT_LIMIT
 from caudal.data.visits import Visit
 
 Ints = npt.NDArray[np.int64]

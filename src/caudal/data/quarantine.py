@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from caudal.core.errors import DataError, TooManyBroken, UnreadableFile
-from caudal.core.events import Event, SampleBroken
+from caudal.core.events import Event
 from caudal.core.messages import _
 from caudal.core.seeds import integer
+from caudal.data.broken import Broken
 from caudal.data.open_parts import OpenParts
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_set import SampleSet
@@ -26,21 +26,12 @@ _TRIES = 2
 _CANDIDATES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Samples `first` … `last` - 1 of `file` (numbers in the set), and why they cannot be read.
-
-    None (both 0) for a file that is not in the set, because not even its header can be read.
-    """
-
-    file: str
-    first: int
-    last: int
-    reason: str
-
-
 class Quarantine:
-    """Reads with care. `limit` is the largest share of the set's samples that may be broken."""
+    """Reads with care. `limit` is the largest share of the set's samples that may be broken.
+
+    With `replace` others stand in for broken samples. Without, their places hold zeros, and whoever takes the
+    batches leaves out what `is_broken`: a prediction for a substitute would be one for the wrong sample.
+    """
 
     def __init__(
         self,
@@ -48,14 +39,17 @@ class Quarantine:
         seed: int,
         limit: float = DEFAULT_LIMIT,
         tell: Callable[[Event], None] = lambda _event: None,
+        *,
+        replace: bool = True,
     ) -> None:
         self._set, self._seed, self._limit, self._tell = samples, seed, limit, tell
+        self._replace = replace
         self.broken: list[Broken] = []
         self._numbers: set[int] = set()
         self._lock = threading.Lock()
         for file, reason in samples.unreadable:  # one sample each, and without a number
             self.broken.append(Broken(file, 0, 0, reason))
-            tell(SampleBroken(file, 0, 1, reason))
+            tell(self.broken[-1].event)
         self._check_limit()
 
     @property
@@ -72,6 +66,9 @@ class Quarantine:
         """
         if self._try(parts, sample, sample + 1, views):
             return sample
+        if not self._replace:
+            _clear(views)
+            return sample
         for attempt in range(_CANDIDATES):
             other = integer(self._seed, "substitute", sample, attempt) % self._set.drawn
             if self._set.chosen:
@@ -87,7 +84,8 @@ class Quarantine:
         Raises:
             TooManyBroken: more than `limit` of the set cannot be read.
         """
-        self._try(parts, first, last, views)
+        if not self._try(parts, first, last, views) and not self._replace:
+            _clear(views)
 
     def substitutes(self, step: Step, samples: Ints, visits: Ints) -> tuple[Ints, Ints]:
         """`samples` and their `visits`, with broken ones replaced by the next sound sample of the step.
@@ -95,12 +93,12 @@ class Quarantine:
         Raises:
             DataError: no sample of the step can be read.
         """
-        if not self._numbers:
+        if not self._numbers or not self._replace:
             return samples, visits
-        broken = self._is_broken(samples)
+        broken = self.is_broken(samples)
         if not broken.any():
             return samples, visits
-        sound = np.flatnonzero(~self._is_broken(step.all_samples))
+        sound = np.flatnonzero(~self.is_broken(step.all_samples))
         if not len(sound):
             raise self.no_substitute(int(samples[0]))
         samples, visits = samples.copy(), visits.copy()
@@ -120,7 +118,17 @@ class Quarantine:
             _("Mend or remove the file."),
         )
 
-    def _is_broken(self, samples: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def nothing_left(self) -> UnreadableFile:
+        """The error for a set of which nothing can be read."""
+        one = self.broken[0]
+        return UnreadableFile(
+            _("Nothing of {path} can be read: {reason}").format(path=self._set.root, reason=one.reason),
+            _("Mend the files."),
+            path=one.file,
+        )
+
+    def is_broken(self, samples: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which of some samples are known to be broken."""
         with self._lock:
             return np.isin(samples, np.fromiter(self._numbers, np.int64, len(self._numbers)))
 
@@ -159,7 +167,8 @@ class Quarantine:
                 return
             self._numbers.update(range(first, last))
             self.broken.append(one)
-        self._tell(SampleBroken(one.file, first, last - first, one.reason))
+        self._set.broken.note(one)
+        self._tell(one.event)
         self._check_limit()
 
     def _check_limit(self) -> None:
@@ -171,7 +180,14 @@ class Quarantine:
                 _("{count} of {total} samples cannot be read, the last in {file}: {reason}").format(
                     count=count, total=total, file=last.file, reason=last.reason
                 ),
-                _("Mend the files, or allow more with broken_limit (now {limit}).").format(limit=self._limit),
+                _(
+                    "Mend the files or take them out; a stream allows more with broken_limit (now {limit})."
+                ).format(limit=self._limit),
                 count=count,
                 path=last.file,
             )
+
+
+def _clear(views: Mapping[str, Array]) -> None:
+    for view in views.values():
+        view[...] = 0

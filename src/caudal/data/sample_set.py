@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caudal.data import graphs
+from caudal.data.broken import BrokenSamples
 from caudal.data.index import Names
 from caudal.data.sample_files.base import Array, Field, Ints, SampleReader
 
@@ -63,7 +64,8 @@ class SampleSet:
 
     `unreadable` are files that would hold one sample each and are not in the set: their names, and why.
     With `joined` samples are graphs, and a batch of them is one graph; see `graphs`. Of a set with `chosen`
-    samples a stream draws those alone; all others keep their numbers, and can be read.
+    samples a stream draws those alone; all others keep their numbers, and can be read. `broken` is no part
+    of what the set is: streams of it, however it was narrowed, note there what they cannot read.
     """
 
     root: str
@@ -76,6 +78,7 @@ class SampleSet:
     unreadable: tuple[tuple[str, str], ...] = ()
     joined: bool = False
     chosen: Chosen | None = None
+    broken: BrokenSamples = field(default_factory=BrokenSamples, compare=False, repr=False)
 
     def __len__(self) -> int:
         return int(self.columns.file_ends[-1])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from caudal.core.errors import UnreadableFile
+from caudal.data.broken import Broken
 from caudal.data.open_parts import OpenParts
 from caudal.data.sample_files.base import Array, Field, Ints
 from caudal.data.sample_set import SampleSet
@@ -41,9 +42,9 @@ def column(samples: SampleSet, name: str) -> Array:
 def blocks(
     samples: SampleSet, numbers: Ints, names: tuple[str, ...]
 ) -> Iterator[tuple[int, int, dict[str, Array]]]:
-    """First and last sample of each of these blocks, and what it holds; broken ones are passed over.
+    """First and last sample of each of these blocks, and what it holds.
 
-    They are counted and told when a stream comes to them.
+    Broken ones are passed over, and noted in `samples.broken`.
     """
     wanted = [one for one in samples.stored if not samples.raw or one.name in names]
     parts = OpenParts(samples, most=2)
@@ -53,7 +54,10 @@ def blocks(
             into = {one.name: np.empty(samples.shape(one, first, last), one.dtype) for one in wanted}
             try:
                 parts.read(first, last, into)
-            except UnreadableFile:
+            except UnreadableFile as error:
+                parts.forget(first)
+                name = samples.columns.names[samples.where(first)[0]]
+                samples.broken.note(Broken(name, first, last, error.message))
                 continue
             extra = {name: samples.columns.extra[name][first:last] for name in samples.columns.extra}
             yield first, last, {**into, **extra}

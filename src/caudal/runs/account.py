@@ -13,12 +13,14 @@ from caudal.core.events import (
     RunEnded,
     RunKilled,
     RunStarted,
+    SampleBroken,
     StepDone,
     Warned,
     read,
 )
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.data.broken import told
 from caudal.memory import vram
 from caudal.memory.meters import Watch
 from caudal.runs.acts import in_words
@@ -35,6 +37,7 @@ class Account:
         self._plan, self._folder, self._events = plan, folder, events
         self._began = time.monotonic()
         self._warnings: list[str] = []
+        self._broken: list[SampleBroken] = []
         self._samples, self._stalled_seconds, self._step_seconds = 0, 0.0, 0.0
         self.watch: Watch | None = None
         events.listen(self._count)
@@ -86,6 +89,8 @@ class Account:
 
     def succeeded(self, metrics: Metrics, peak: Bytes) -> Result:
         """Tell that it ended well; the result."""
+        for text in told(self._broken):
+            self.warn(text)
         self._ended("succeeded", peak, metrics, "", "")
         rate, stall = self._rates()
         memory = self._plan.memory
@@ -110,6 +115,8 @@ class Account:
             self._samples += event.samples
             self._stalled_seconds += event.stall_seconds
             self._step_seconds += event.step_seconds
+        elif isinstance(event, SampleBroken):
+            self._broken.append(event)
 
     def _rates(self) -> tuple[float | None, float | None]:
         """Samples a second, and the share of the steps' time that waited for data."""

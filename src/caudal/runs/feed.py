@@ -10,8 +10,9 @@ import numpy as np
 
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.data.broken import Broken
 from caudal.data.passes import Pass
-from caudal.data.quarantine import Broken, Quarantine
+from caudal.data.quarantine import Quarantine
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_stream import SampleStream
 from caudal.data.shuffle_quality import correlation_of, effective_share

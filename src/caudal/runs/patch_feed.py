@@ -13,12 +13,12 @@ from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
+from caudal.data.broken import Broken
 from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.chunks import Cutter
 from caudal.data.classes import Classes
 from caudal.data.passes import Pass
 from caudal.data.patch_quarantine import PatchQuarantine
-from caudal.data.quarantine import Broken
 from caudal.data.sample_stream import Meter
 from caudal.data.shuffle_quality import effective_share
 from caudal.data.steps import Rank

@@ -96,7 +96,7 @@ def explain_rows(
         "fall": first.fall,
         "fall_random": first.fall_by_chance,
     }
-    return figures, predicted, list(opened.notes)
+    return figures, predicted, [*opened.notes, *opened.samples.broken.words()]
 
 
 def _explained(

@@ -12,8 +12,8 @@ from caudal.core.errors import DoesNotFit, UsageError
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
+from caudal.data.broken import Broken
 from caudal.data.passes import Pass
-from caudal.data.quarantine import Broken
 from caudal.data.transform.function import Function, Output, Transform, learn
 from caudal.data.transform.probe import belongs_in_process
 from caudal.data.transform.process import Worker

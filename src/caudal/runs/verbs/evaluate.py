@@ -129,7 +129,13 @@ def _evaluate_samples(
         predicted_bytes={"ram": int(predicted), "vram": 0},
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
-        warnings=(*opened.notes, *warnings, *model.warnings, *scorer.warnings()),
+        warnings=(
+            *opened.notes,
+            *warnings,
+            *opened.samples.broken.words(),
+            *model.warnings,
+            *scorer.warnings(),
+        ),
     )
 
 

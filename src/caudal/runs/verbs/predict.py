@@ -146,7 +146,7 @@ def _predict_samples(
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=seconds,
         samples_per_second=rows / max(seconds, 1e-9),
-        warnings=(*opened.notes, *model.warnings),
+        warnings=(*opened.notes, *opened.samples.broken.words(), *model.warnings),
     )
 
 

@@ -16,9 +16,10 @@ from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.batches import Batch
+from caudal.data.broken import Broken
 from caudal.data.graphs import EDGES, NODES
 from caudal.data.passes import Pass
-from caudal.data.quarantine import DEFAULT_LIMIT, Broken, Quarantine
+from caudal.data.quarantine import DEFAULT_LIMIT, Quarantine
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_stream import Meter
 from caudal.data.steps import Cut, Rank

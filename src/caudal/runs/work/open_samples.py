@@ -30,6 +30,7 @@ KINDS = Registry(
     },
 )
 SPLIT = "split"
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,21 @@ def open_samples(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Open
         _groups(spec, samples, members, columns),
         _parts(spec, samples, members, columns),
         columns,
-        (*samples.notes, *notes),
+        (*samples.notes, *notes, *_left_out(samples)),
     )
+
+
+def _left_out(samples: SampleSet) -> list[str]:
+    """What is to be said of files of which not even the header can be read."""
+    if not samples.unreadable:
+        return []
+    names = [Path(name).name for name, _why in samples.unreadable]
+    shown = ", ".join(names[:_MOST_NAMED]) + (" …" if len(names) > _MOST_NAMED else "")
+    return [
+        _("{count} files cannot be read and are left out, {files}: {why}").format(
+            count=len(names), files=shown, why=samples.unreadable[0][1]
+        )
+    ]
 
 
 def _with_label(samples: SampleSet, members: Ints, columns: dict[str, list[str]], spec: RunSpec) -> SampleSet:

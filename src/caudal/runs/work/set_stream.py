@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -124,9 +124,17 @@ def scored_at_once(samples: SampleSet) -> int:
 
 @contextmanager
 def scoring_batches(samples: SampleSet, batch: int, threads: int) -> Iterator[Iterator[Batch]]:
-    """Every chosen sample once, in the order in which they lie."""
+    """Every chosen sample once, in the order in which they lie.
+
+    One that cannot be read does not come, nor another in its place; `samples.broken` names it.
+
+    Raises:
+        UnreadableFile: none of them can be read.
+        TooManyBroken: more of the set than is taken for an accident.
+    """
     batch = min(batch, samples.drawn)
     ram = least_ram(samples, batch, threads)
+    quarantine = Quarantine(samples, 0, replace=False)
     stream = SampleStream(
         samples,
         _fit(samples, ram, batch, threads, shuffle=False),
@@ -136,9 +144,26 @@ def scoring_batches(samples: SampleSet, batch: int, threads: int) -> Iterator[It
         epochs=1,
         threads=threads,
         rank=Rank(),
-        quarantine=Quarantine(samples, 0),
+        quarantine=quarantine,
     )
     try:
-        yield stream
+        yield _sound(stream, quarantine)
     finally:
         stream.close()
+
+
+def _sound(stream: SampleStream, quarantine: Quarantine) -> Iterator[Batch]:
+    """The batches of a stream without what is broken: one that holds any comes in the parts between."""
+    seen = False
+    for batch in stream:
+        if not quarantine.knows_any:
+            seen = True
+            yield batch
+            continue
+        edges = [-1, *np.flatnonzero(quarantine.is_broken(batch.samples)).tolist(), batch.size]
+        for before, after in pairwise(edges):
+            if after - before > 1:
+                seen = True
+                yield batch.part(before + 1, after, batch.ends_step)
+    if not seen:
+        raise quarantine.nothing_left()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from caudal.core.errors import BadValues, UsageError
 from caudal.core.events import Events
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.data.broken import Broken
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import SampleSplit, deal_out, given_split, parts_to_choose_by
@@ -132,6 +132,9 @@ class Sets:
         """See `Work.start`."""
         from caudal.runs.work.set_course import SetCourse, look
 
+        for name, why in self.samples.unreadable:
+            events(Broken(name, 0, 0, why).event)
+        self.samples.broken.listen(events)  # its streams note there what they cannot read
         learned = self.samples.only(self.split.train)
         statistics = look(
             self.opened.kind, learned, self.inputs, self.spec, folder, again, self.samples.digest
@@ -214,15 +217,8 @@ class Sets:
         return _numbered(found, members, notes)
 
     def _doubts(self) -> list[str]:
-        """What makes a figure doubtful before there is one: unreadable files, and classes of few samples."""
-        said = []
-        if self.samples.unreadable:
-            name, why = self.samples.unreadable[0]
-            said.append(
-                _("{count} files are left out, the first is {name}: {why}").format(
-                    count=len(self.samples.unreadable), name=Path(name).name, why=why
-                )
-            )
+        """What makes a figure doubtful before there is one: broken samples, and classes of few samples."""
+        said = list(self.samples.broken.words())
         if self.class_of is not None:
             mine = self.class_of[self.opened.members]
             counts = np.bincount(mine[mine >= 0], minlength=len(self.sought.names))
