@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
+from caudal.core.confined import open_plain
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
 from caudal.data.unreadable import unreadable
@@ -41,6 +42,7 @@ class LocalFile:
 
         Raises:
             UnreadableFile: missing, a folder, no permission, not a plain file, or empty.
+            DataError: it leads out of the folders that this process may read.
         """
         self.path = path
         self.name = str(path)
@@ -76,8 +78,7 @@ class LocalFile:
 def _open(path: Path) -> tuple[int, int]:
     """A file descriptor and the file's size in bytes; see `LocalFile`."""
     try:
-        # Without O_NONBLOCK a named pipe would make the caller wait for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_plain(path)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from None
     try:

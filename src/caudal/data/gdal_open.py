@@ -12,10 +12,16 @@ from typing import Any
 
 import rasterio
 
+from caudal.core.confined import check_path, is_confined
 from caudal.core.errors import UnreadableFile
-from caudal.data.byte_file import ByteFile, FileObject
+from caudal.core.messages import _
+from caudal.data.byte_file import ByteFile, FileObject, LocalFile, read_bytes
 from caudal.data.locations import open_with_head
+from caudal.data.unreadable import unreadable
 from caudal.data.url import Location
+
+_DRIVERS = {b"II": "GTiff", b"MM": "GTiff", b"\x89P": "PNG", b"\xff\xd8": "JPEG", b"BM": "BMP", b"RI": "WEBP"}
+"""By the first two bytes: drivers whose files name no others."""
 
 
 @contextmanager
@@ -24,10 +30,14 @@ def opened_by_gdal(path: Location) -> Iterator[Any]:
 
     Raises:
         UnreadableFile: one elsewhere is missing, or cannot be reached.
+        DataError: it or a file beside it leads out of the folders that this process may read.
         rasterio.errors.RasterioError: GDAL does not read it.
     """
     if isinstance(path, Path):
-        with rasterio.open(path) as raster:
+        check_path(path)
+        with rasterio.open(path, driver=_driver_of(path) if is_confined() else None) as raster:
+            for beside in raster.files:  # a world file, for one
+                check_path(beside)
             yield raster
         return
     file, head = open_with_head(path)
@@ -44,6 +54,15 @@ def opened_by_gdal(path: Location) -> Iterator[Any]:
         finally:
             if troubles:
                 raise troubles[0] from None
+
+
+def _driver_of(path: Path) -> str:
+    """Where some folders alone may be read, no driver sees a file that follows what is in it."""
+    with closing(LocalFile(path)) as file:
+        head = read_bytes(file, 0, min(2, file.size_bytes))
+    if head not in _DRIVERS:
+        raise unreadable(path, _("it is no picture of a kind that is known by its first bytes"))
+    return _DRIVERS[head]
 
 
 class _Quiet(FileObject):

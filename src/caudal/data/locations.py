@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from caudal.core.confined import check_path, check_remote
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, LocalFile
 from caudal.data.paths import local_path
@@ -85,10 +86,12 @@ def list_files(root: str, suffixes: Collection[str], *, pause: Pause = time.slee
     Raises:
         UnreadableFile: there is nothing of that name, it cannot be listed, or a package is missing.
         UsageError: a Windows path with nothing behind it here.
+        DataError: it leads out of the folders that this process may read.
     """
     endings = tuple(suffix.lower() for suffix in suffixes)
     if not is_remote(root):
         return _on_disk(_path(root), endings)
+    check_remote(shown(root))
     if scheme_of(root) in WEB:
         return _on_the_web(root, endings, pause)
     list_ = _in_store if scheme_of(root) in STORES else _by_fsspec
@@ -104,6 +107,7 @@ def _path(location: str) -> Path:
 
 
 def _on_disk(root: Path, endings: tuple[str, ...]) -> Files:
+    check_path(root)
     try:
         if root.is_file():
             return [(str(root), root.stat().st_size)] if root.name.lower().endswith(endings) else []

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from caudal.core.confined import open_plain
 from caudal.core.messages import _
 from caudal.data.locations import is_remote, open_bytes
 from caudal.data.sample_files.base import Array, Field
@@ -203,7 +204,7 @@ class MappedFiles:
                 )
         finally:
             file.close()
-        with Path(name).open("rb") as handle:
+        with os.fdopen(open_plain(name), "rb") as handle:
             # Copy on write: a consumer may change a sample in place and never touches the file.
             whole = _Map(np.frombuffer(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8))
         with self._lock:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from imagecodecs import deflate_crc32
 
-from caudal.core.errors import UnreadableFile
+from caudal.core.confined import open_plain
+from caudal.core.errors import DataError, UnreadableFile
 from caudal.core.messages import _
 from caudal.data.byte_file import ByteFile, read_bytes
 from caudal.data.locations import is_remote, open_bytes
@@ -283,9 +284,8 @@ def _fill(file: ByteFile, spans: Sequence[Span]) -> None:
 def _at_once(name: str, nbytes: int) -> bytes:
     """The bytes of a file on disk; of another number than `nbytes` where they cannot be had so simply."""
     try:
-        # Without O_NONBLOCK a named pipe would make the caller wait for ever.
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError):
+        fd = open_plain(name)
+    except (OSError, ValueError, DataError):
         return b""
     try:
         return os.pread(fd, nbytes + 1, 0)

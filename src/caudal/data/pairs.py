@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
+from caudal.core.confined import check_path, check_remote
 from caudal.core.errors import BadPair, DataError, UnreadableFile
 from caudal.core.messages import _
 from caudal.data.byte_file import read_bytes
@@ -151,7 +152,11 @@ def _from_csv(path: Location) -> list[Pair]:
 def _named(table: Location, text: str | None) -> Location:
     """The file that a table names; one elsewhere is looked for when its header is read."""
     file = Url(text) if text and is_remote(text) else table.parent / (text or "")
-    if isinstance(file, Path) and not file.is_file():
+    if isinstance(file, Url):
+        check_remote(str(file))
+        return file
+    check_path(file)
+    if not file.is_file():
         raise BadPair(
             _("{path} names {file}, which is not there.").format(path=table, file=file),
             _("Paths in it are relative to its own folder."),

@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from caudal.core.confined import check_remote
 from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
 from caudal.data.unreadable import unreadable
@@ -78,8 +79,10 @@ class RemoteFile:
         Raises:
             UnreadableFile: not there, not allowed, empty, no answer, a server without range reads, or a
                 package that is missing.
+            DataError: this process may read some folders alone.
         """
         self.name = shown(url)
+        check_remote(self.name)
         self._pause = pause
         self._closed = False
         self._object = patiently(lambda: _object(url), self.name, pause)

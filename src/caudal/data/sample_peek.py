@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
+from caudal.core.confined import open_plain
+from caudal.core.errors import DataError
+
 HEAD_BYTES = 1024
 Peeked = tuple[int, bytes] | None
 
@@ -39,8 +42,8 @@ def peek(names: Iterable[str]) -> Iterator[tuple[str, Peeked]]:
 
 def _opened(name: str) -> int:
     try:
-        fd = os.open(name, _FLAGS)
-    except (OSError, ValueError):
+        fd = open_plain(name, _FLAGS)
+    except (OSError, ValueError, DataError):  # whoever opens it hears why it cannot be
         return -1
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):  # a pipe, or a file system without it

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caudal.core.confined import open_plain
 from caudal.core.errors import BadValues, UnreadableFile
 from caudal.core.messages import _
 from caudal.data.sample_files.base import Ints
@@ -40,7 +41,7 @@ def read_table(path: Path, samples: SampleSet) -> SampleTable:
         BadValues: it names files that are not there.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open(open_plain(path), newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableFile(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import AnyStr
 
+from caudal.core.confined import check_path
 from caudal.core.messages import _
 from caudal.data.unreadable import unreadable
 
@@ -18,7 +19,9 @@ def walk(root: AnyStr, endings: tuple[AnyStr, ...]) -> Iterator[os.DirEntry[AnyS
 
     Raises:
         UnreadableFile: there is no such folder, or one may not be looked into.
+        DataError: a file is a link that leads out of the folders that this process may read.
     """
+    check_path(root)
     folders, here = [root], root
     hidden: AnyStr = root[:0] + (b"." if isinstance(root, bytes) else ".")
     try:
@@ -30,8 +33,11 @@ def walk(root: AnyStr, endings: tuple[AnyStr, ...]) -> Iterator[os.DirEntry[AnyS
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    elif entry.name.lower().endswith(endings) and entry.is_file():
-                        yield entry
+                    elif entry.name.lower().endswith(endings):
+                        if entry.is_symlink():
+                            check_path(entry.path)
+                        if entry.is_file():
+                            yield entry
     except FileNotFoundError:
         raise unreadable(
             Path(os.fsdecode(here)), _("there is no such file or folder"), _("Check the path.")

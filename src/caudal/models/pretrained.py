@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from caudal.core.confined import check_path, is_confined
 from caudal.core.errors import BadModel, CaudalError, UsageError
 from caudal.core.messages import _
 
@@ -36,6 +37,7 @@ def architecture_of(source: str) -> dict[str, Any]:
     """
     library = _transformers()
     _refuse_files(source)
+    _refuse_parts_elsewhere(source)
     with _said_plainly(source), _quiet():
         config = library.AutoConfig.from_pretrained(source, trust_remote_code=False)
         if optional_json(source, "adapter_config.json") is not None:
@@ -93,6 +95,7 @@ def load(source: str, architecture: dict[str, Any], outputs: int) -> tuple[nn.Mo
         UsageError: transformers is not installed.
     """
     library = _transformers()
+    _refuse_parts_elsewhere(source)
     with _said_plainly(source), _quiet():
         config = _config(architecture, outputs)
         _refuse_claims(source, architecture, outputs)
@@ -176,6 +179,22 @@ def _refuse_files(source: str) -> None:
         _("{source} is not a folder.").format(source=source),
         _("Give a folder with config.json and model.safetensors, or a hub id like owner/name."),
     )
+
+
+def _refuse_parts_elsewhere(source: str) -> None:
+    """The library opens what it finds there and what an index names, and asks nobody."""
+    if not is_confined():
+        return
+    folder = Path(source)
+    for path in (folder, *folder.rglob("*")):
+        check_path(path)
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # the library says what is wrong with it
+        for name in names:
+            check_path(folder / str(name))
 
 
 def _refuse_claims(source: str, architecture: dict[str, Any], outputs: int) -> None:

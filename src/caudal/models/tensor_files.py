@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
+from caudal.core.confined import check_path, open_plain
 from caudal.core.errors import BadModel
 from caudal.core.files import write_whole
 from caudal.core.messages import _
@@ -91,7 +92,7 @@ class SafetensorsFile:
         """
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_plain(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _bad(path, error.strerror or str(error)) from None
         try:
@@ -160,6 +161,7 @@ def read_archive(path: Path) -> Any:
         BadModel: it holds more than tensors and plain containers.
         OSError, RuntimeError, ValueError, EOFError, KeyError: missing, or no such archive.
     """
+    check_path(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:

@@ -21,6 +21,7 @@ import rasterio.windows
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
+from caudal.core.confined import check_path
 from caudal.core.errors import UnreadableFile
 from caudal.core.geometry import Window
 from caudal.core.messages import _
@@ -100,6 +101,7 @@ class RasterioSource:
     """
 
     def __init__(self, path: Path) -> None:
+        check_path(path)
         self._path = path
         self._lock = threading.Lock()
         self._idle: list[Any] = []

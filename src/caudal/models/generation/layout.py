@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caudal.core.confined import check_path
 from caudal.core.errors import BadModel
 from caudal.core.messages import _
 
@@ -85,6 +86,7 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         BadModel: there is none, or it is no JSON object.
     """
     path = folder / name
+    check_path(path)
     try:
         if path.stat().st_size > _MOST_CONFIG_BYTES:
             raise ValueError(_("it is too large"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from caudal.core.confined import check_path
 from caudal.core.messages import _
 from caudal.models.generation.layout import ModelFolder
 
@@ -42,11 +43,13 @@ def _stated(folder: Path, above: Path | None = None) -> str:
     """From a model card's head, or the first line of a licence file; of the folder above if it is within."""
     card = folder / "README.md"
     if card.is_file():
+        check_path(card)
         with card.open(encoding="utf-8", errors="replace") as file:
             head = file.read(_MOST_CARD_BYTES)
         if match := re.search(r"^license(?:_name)?:\s*(\S.*)$", head, re.MULTILINE):
             return match[1].strip()
     for path in sorted(folder.glob("LICENSE*")):
+        check_path(path)
         with path.open(encoding="utf-8", errors="replace") as file:
             return file.readline(200).strip() or path.name
     if above is not None and above != folder and above in folder.parents:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caudal.core.confined import check_path
 from caudal.core.errors import BadModel
 from caudal.core.messages import _
 from caudal.models.generation.faces.alignment import aligned
@@ -110,6 +111,7 @@ def _overlap(one: Face, other: Face) -> float:
 def _one_of(folder: Path, patterns: tuple[str, ...]) -> Path:
     for pattern in patterns:
         if found := sorted(folder.glob(pattern)):
+            check_path(found[0])
             return found[0]
     raise _unknown(folder, _("no file there is called {names}").format(names=_(" or ").join(patterns)))
 

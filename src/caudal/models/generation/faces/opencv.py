@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from caudal.core.confined import check_path
 from caudal.core.errors import BadModel
 from caudal.core.messages import _
 from caudal.models.generation.faces.alignment import aligned
@@ -75,6 +76,7 @@ def _only(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if not found:
         raise _unknown(folder, _("no file there is called {names}").format(names=pattern))
+    check_path(found[0])
     return found[0]
 
 
