@@ -27,12 +27,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_images_are_learned_from_train_good_alone(root: Path) -> None:
-    assert [path.name for path in good_images(root)] == ["a.png"]
+    assert [path.name for path in good_images(root).paths] == ["a.png"]
 
 
 def test_images_to_score_are_judged_by_their_folder(root: Path) -> None:
     found = {
-        one.path.name: (one.kind, one.anomalous, one.mask and one.mask.name) for one in judged_images(root)
+        one.path.name: (one.kind, one.anomalous, one.mask and one.mask.name)
+        for one in judged_images(root).images
     }
     assert found == {
         "b.png": ("good", False, None),
@@ -44,13 +45,13 @@ def test_images_to_score_are_judged_by_their_folder(root: Path) -> None:
 def test_good_and_defect_folders_are_enough(tmp_path: Path) -> None:
     put(tmp_path / "good/a.png")
     put(tmp_path / "defect/b.png")
-    assert [one.anomalous for one in judged_images(tmp_path)] == [True, False]
-    assert [path.name for path in good_images(tmp_path)] == ["a.png"]
+    assert [one.anomalous for one in judged_images(tmp_path).images] == [True, False]
+    assert [path.name for path in good_images(tmp_path).paths] == ["a.png"]
 
 
 def test_a_plain_folder_is_not_judged(tmp_path: Path) -> None:
     put(tmp_path / "x.png")
-    assert [one.anomalous for one in judged_images(tmp_path)] == [None]
+    assert [one.anomalous for one in judged_images(tmp_path).images] == [None]
 
 
 def test_a_mask_that_is_missing_among_others_is_an_error(root: Path) -> None:

@@ -131,7 +131,7 @@ def build(pairs: Sequence[Pair], tick: Callable[[int, int], None] = lambda _done
         tick(done + 1, len(pairs))
     if not headers:
         raise BadValues(_("There is no image to learn from."), _("Check the data folder."))
-    return _pack(pairs, headers, number, layouts, by_position)
+    return _pack(pairs, headers, number, layouts, by_position, odd_warnings(headers))
 
 
 def _headers(pairs: Sequence[Pair]) -> Iterator[tuple[Header, Header | None]]:
@@ -151,7 +151,35 @@ def _headers(pairs: Sequence[Pair]) -> Iterator[tuple[Header, Header | None]]:
             pool.shutdown(cancel_futures=True)
 
 
-def _check_pair(image: Header, mask: Header) -> None:
+def odd_warnings(headers: Iterable[Header]) -> list[str]:
+    """What must be said of images whose pixels may not be what their owner thinks."""
+    found: dict[str, list[Location]] = {"palette": [], "animated": []}
+    for header in headers:
+        if header.oddity:
+            found[header.oddity].append(header.path)
+    said = []
+    if paths := found["palette"]:
+        said.append(
+            _(
+                "{count} images have a palette: what is read are the numbers of its colours (first: {path}). "
+                "Write them as grey or RGB if colours count."
+            ).format(count=len(paths), path=paths[0])
+        )
+    if paths := found["animated"]:
+        said.append(
+            _("{count} images are animated: of each the first frame is read (first: {path}).").format(
+                count=len(paths), path=paths[0]
+            )
+        )
+    return said
+
+
+def check_size(image: Header, mask: Header) -> None:
+    """Make sure that a mask lies on its image's own grid.
+
+    Raises:
+        BadPair: it has another size.
+    """
     if (image.height, image.width) != (mask.height, mask.width):
         raise BadPair(
             _("The mask {mask} is {mh}×{mw} pixels and its image {image} is {h}×{w}.").format(
@@ -160,6 +188,10 @@ def _check_pair(image: Header, mask: Header) -> None:
             _("Write the mask on the image's own grid, or move the pair away."),
             path=str(mask.path),
         )
+
+
+def _check_pair(image: Header, mask: Header) -> None:
+    check_size(image, mask)
     if mask.bands != 1:
         raise BadPair(
             _("The mask {mask} has {bands} bands, and a mask has one.").format(
@@ -176,8 +208,8 @@ def _pack(
     number: list[int],
     layouts: list[Layout],
     by_position: list[Location],
+    warnings: list[str],
 ) -> Index:
-    warnings = []
     if len(layouts) > 1:
         kinds = "; ".join(
             f"{', '.join(lay.band_names) or _('unnamed')} ({lay.dtype}, "

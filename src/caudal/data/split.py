@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +11,8 @@ import numpy as np
 from caudal.core.errors import DataError, UsageError
 from caudal.core.messages import _
 from caudal.core.seeds import generator
-from caudal.data.byte_file import read_bytes
+from caudal.data.copies import fingerprint
 from caudal.data.index import Index
-from caudal.data.locations import open_bytes
-from caudal.data.url import Location
-
-_END_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +97,10 @@ def _merge_copies(index: Index, groups: list[str]) -> list[int]:
     for i in range(len(index)):
         if int(index.bytes[i]) not in doubtful:
             continue
-        digest = _fingerprint(index.image(i), int(index.bytes[i]))
+        digest = fingerprint(index.image(i), int(index.bytes[i]))
         twin = first.setdefault(digest, i)
         if twin != i:
             old, new = groups[i], groups[twin]
             groups[:] = [new if name == old else name for name in groups]
             copies.append(i)
     return copies
-
-
-def _fingerprint(path: Location, size: int) -> bytes:
-    # Both ends of the file: enough to tell photographs apart, and 200 GB need not be read for it.
-    end = min(size, _END_BYTES)
-    with closing(open_bytes(path)) as file:
-        both = read_bytes(file, 0, end) + read_bytes(file, size - end, end)
-    return hashlib.blake2b(both + str(size).encode()).digest()

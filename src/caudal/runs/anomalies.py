@@ -15,6 +15,7 @@ from caudal.core.files import write_whole
 from caudal.core.geometry import Window
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.data.judged_headers import check_judged
 from caudal.data.mvtec import Judged
 from caudal.data.readers import reader_for
 from caudal.runs.loaded import Loaded
@@ -53,13 +54,15 @@ def score_all(
     thresholds: Thresholds,
     budget: Bytes,
     tick: Callable[[int, int], None],
-) -> tuple[Any, Bytes]:
-    """A scorer that saw every image, and the peak that was predicted.
+) -> tuple[Any, Bytes, list[str]]:
+    """A scorer that saw every image, the peak that was predicted, and what must be said of the images.
 
     Raises:
         DoesNotFit: not even the smallest tile fits.
         DataError: an image has other bands.
+        BadPair: a mask has another size than its image.
     """
+    said = check_judged(judged, loaded.card.bands)
     scorer = Anomaly(True, thresholds.image, thresholds.pixel).scorer()
     needed, done = Bytes(0), 0
 
@@ -72,8 +75,8 @@ def score_all(
         done += 1
         tick(done, len(judged))
 
-    score_judged(judged, scorer, maps)
-    return scorer, needed
+    said += score_judged(judged, scorer, maps)
+    return scorer, needed, said
 
 
 def write_table(out: Path, maps: Sequence[tuple[str, Path]], thresholds: Thresholds) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from caudal.core.config import Frozen
 from caudal.core.units import Bytes
@@ -130,6 +130,18 @@ LEARNED_ELSEWHERE: dict[str, dict[str, Any]] = {
 """What is set instead for a model whose weights come from elsewhere."""
 
 
+class AlarmSettings(Frozen):
+    """Of the task anomaly: the shares of good `images`, and of their `pixels`, that are to be false alarms.
+
+    `method`: where scores are too few to know so rare a value, a tail is fitted to the highest ("extreme"),
+    or the highest ones are taken as they are ("quantile").
+    """
+
+    images: float = Field(0.05, gt=0, lt=1)
+    pixels: float = Field(0.01, gt=0, lt=1)
+    method: Literal["extreme", "quantile"] = "extreme"
+
+
 class RunSpec(Frozen):
     """A whole run. What it leaves out is set by its task (`DEFAULTS`), else as written here.
 
@@ -142,6 +154,7 @@ class RunSpec(Frozen):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     augmentation: Augmentation = Augmentation()
+    alarms: AlarmSettings = AlarmSettings()
     device: Literal["auto", "cuda", "cpu"] = "auto"
     seed: int = Field(0, ge=0)
     ram: Bytes | None = None
@@ -166,6 +179,13 @@ class RunSpec(Frozen):
                 if isinstance(given, dict):
                     filled[section] = {**filled.get(section, {}), **keys, **given}
         return filled
+
+    @field_validator("alarms")
+    @classmethod
+    def _of_anomalies(cls, alarms: AlarmSettings, info: ValidationInfo) -> AlarmSettings:
+        if info.data.get("task", "anomaly") != "anomaly" and alarms != AlarmSettings():
+            raise ValueError("alarms are of the task anomaly alone")
+        return alarms
 
     def same_run(self, other: RunSpec) -> bool:
         """Whether a run of one may go on as the other: all but the budgets is the same."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ class Header:
     `bands` counts the bands that carry data: an alpha band is not one of them, it says which pixels are
     valid. `block` is the (height, width) in pixels of the smallest piece that is decoded at once: the
     whole image where a format has no smaller one. `size_bytes` is what the file takes where it lies.
+    `oddity` is "palette" where values are numbers of colours, "animated" where there are further frames.
     """
 
     path: Location
@@ -47,6 +48,7 @@ class Header:
     nodata: float | None
     has_alpha: bool
     size_bytes: int = 0
+    oddity: Literal["", "palette", "animated"] = ""
 
     @property
     def pixel_bytes(self) -> int:

@@ -58,6 +58,7 @@ class _Facts:
     mode: str
     orientation: int
     deep_samples: int  # samples of a 16-bit PNG, alpha included; 0 for all else
+    animated: bool = False
 
 
 class ImageReader:
@@ -161,7 +162,8 @@ def _read_header(source: ByteFile, path: Location) -> tuple[Header, _Facts]:
         file.seek(0)
         try:
             image = _PLUGINS[codec](file)
-            facts = _Facts(codec, image.mode, _orientation(codec, image), _deep_samples(codec, head))
+            frames = bool(getattr(image, "is_animated", False))
+            facts = _Facts(codec, image.mode, _orientation(codec, image), _deep_samples(codec, head), frames)
             width, height = image.size
         except UnreadableFile:
             raise
@@ -197,7 +199,18 @@ def _header(path: Location, size_bytes: int, height: int, width: int, facts: _Fa
     dtype = np.dtype(np.uint16 if facts.deep_samples else np.uint8)
     check_size(path, height, width, bands + has_alpha, dtype, (height, width))
     return Header(
-        path, height, width, bands, dtype, (height, width), facts.codec, (), None, has_alpha, size_bytes
+        path,
+        height,
+        width,
+        bands,
+        dtype,
+        (height, width),
+        facts.codec,
+        (),
+        None,
+        has_alpha,
+        size_bytes,
+        "animated" if facts.animated else "palette" if facts.mode == "P" else "",
     )
 
 

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from caudal.core.errors import CaudalError
 from caudal.core.geometry import Window
 from caudal.core.messages import _
-from caudal.data.locations import located, relocated
-from caudal.data.mvtec import Judged, good_images, judged_images
+from caudal.data.index import check_size
+from caudal.data.mvtec import Judged
 from caudal.data.readers import reader_for
 from caudal.runs.anomalies import Thresholds
 from caudal.runs.folder import RunFolder
 from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.normal_images import find_images
 from caudal.runs.plan import TrainPlan
 from caudal.runs.report import heat, paint
 from caudal.runs.report.example import MOST, SIDE_PX, Example
@@ -51,14 +52,9 @@ def _examples(folder: RunFolder, plan: TrainPlan) -> Iterator[Example]:
 
 
 def _chosen(plan: TrainPlan) -> list[Judged]:
-    found: list[Judged] = []
-    for text in plan.spec.data.images:
-        root = located(text)
-        if isinstance(root, Path) and root.is_dir():
-            known = judged_images(root) if (root / "test").is_dir() else []
-            found += known or [Judged(path, "", None) for path in good_images(root)]
-        else:
-            found.append(Judged(Path(str(relocated(text))), "", None))
+    images = find_images(plan.spec.data.images)
+    found: Sequence[Judged] = images.scored(images.good[k] for k in plan.held_out if k < len(images.good))
+    found = found or [Judged(Path(str(path)), "", None) for path in images.good]
     odd, good = [one for one in found if one.anomalous], [one for one in found if not one.anomalous]
     return _spread(odd, MOST - 2 if good else MOST) + _spread(good, 2 if odd else MOST)
 
@@ -92,7 +88,8 @@ def _example(loaded: Loaded, one: Judged, thresholds: Thresholds) -> Example:
     ]
     if one.mask is not None:
         with reader_for(one.mask).open(one.mask) as mask:
-            truth_HW = (mask.read(whole).x_HWC[:, :, 0] > 0).astype(np.float32)
+            check_size(header, mask.header)
+            truth_HW = np.any(mask.read(whole).x_HWC > 0, axis=2).astype(np.float32)
         rim_HW = _rim(heat.resized(truth_HW, size) > 0.5)
         layers.append((_("Truth"), paint.layer_png(paint.class_layer(rim_HW, 2))))
     name = f"{one.path.stem} ({one.kind})" if one.kind else one.path.stem

@@ -18,6 +18,7 @@ from caudal.data.sample_values import field_of
 from caudal.memory.meters import Watch
 from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
 from caudal.runs.machine import ram_budget
+from caudal.runs.normal_images import learned_by, refuse_besides, without_learned
 from caudal.runs.result import Result
 from caudal.runs.scoring import score_images
 from caudal.runs.survey import Survey
@@ -51,6 +52,7 @@ def evaluate(
     with Watch() as watch:
         loaded = load_model(path, device or "auto", budget)
         if loaded.card.task == "anomaly":
+            refuse_besides(masks, labels)
             return _evaluate_anomalies(loaded, run, data, budget, began, watch, tick)
         if loaded.classes is None:
             raise BadModel(
@@ -151,8 +153,9 @@ def _evaluate_anomalies(
     from caudal.runs.anomalies import Thresholds, score_all
 
     thresholds = Thresholds.of(loaded, run)
-    judged = judged_images(local_path(one_folder(data)))
-    scorer, predicted = score_all(loaded, judged, thresholds, budget, tick)
+    found = judged_images(local_path(one_folder(data)))
+    judged, said = without_learned(found.images, learned_by(local_path(str(run))), found.learned)
+    scorer, predicted, more = score_all(loaded, judged, thresholds, budget, tick)
     return Result(
         verb="evaluate",
         run=str(run),
@@ -161,7 +164,7 @@ def _evaluate_anomalies(
         predicted_bytes={"ram": int(predicted), "vram": 0},
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
-        warnings=(*loaded.warnings, *scorer.warnings()),
+        warnings=(*loaded.warnings, *found.warnings, *said, *more, *scorer.warnings()),
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from caudal.core.geometry import Window
 from caudal.core.labels import IGNORE
+from caudal.core.messages import _
 from caudal.data.chunk_reader import ChunkReader, OpenFiles
 from caudal.data.chunks import Cutter
 from caudal.data.mvtec import Judged
@@ -38,8 +39,6 @@ from caudal.training.fit import Taker
 from caudal.training.precision import Precision
 from caudal.training.step import Parts, Prepare, equal_parts
 
-IMAGE_ALARMS, PIXEL_ALARMS = 0.05, 0.01
-"""The shares of good images, and of their pixels, that thresholds are set to exceed."""
 _MOST_VALIDATED = 16  # images
 
 
@@ -131,18 +130,27 @@ class NormalCourse:
                     scorer.add(number, scores_HW, None, False)
             if np.isfinite(highest):
                 images.add(np.array([highest]))
-        of_images = images.threshold(IMAGE_ALARMS, seed=self._spec.seed)
-        of_pixels = pixels.threshold(PIXEL_ALARMS, seed=self._spec.seed)
+        alarms, seed = self._spec.alarms, self._spec.seed
+        of_images = images.threshold(alarms.images, alarms.method, seed)
+        of_pixels = pixels.threshold(alarms.pixels, alarms.method, seed)
         self._thresholds = {"image": of_images.values(), "pixel": of_pixels.values()}
+        said: list[str] = []
         labelled = any(one.anomalous for one in judged)
         self.task = Anomaly(labelled, of_images.score, of_pixels.score)
         if judged:
             scorer = self.task.scorer()
-            score_judged(judged, scorer, lambda path: self._maps(model, precision, path, folder))
+            said = score_judged(judged, scorer, lambda path: self._maps(model, precision, path, folder))
+            if self._data.thrifty:
+                said.append(
+                    _(
+                        "The good images that are scored are those that set the thresholds: false alarms and "
+                        "F1 are better than those of new ones will be."
+                    )
+                )
         else:  # what set the thresholds is all there is, and is not mapped twice
             scorer.decide(of_images.score, of_pixels.score, pixels.above(of_pixels.score))
         remarks = [one.remark for one in (of_images, of_pixels) if one.remark]
-        return scorer.result(), [*remarks, *scorer.warnings()]
+        return scorer.result(), [*remarks, *said, *scorer.warnings()]
 
     def _maps(
         self, model: nn.Module, precision: Precision, path: Location, scratch: Path | None = None
@@ -196,17 +204,33 @@ def maps_of(
 
 def score_judged(
     judged: Iterable[Judged], scorer: Any, maps: Callable[[Path], Iterator[tuple[Window, Any]]]
-) -> None:
-    """Score images that somebody judged, with their masks where they have some."""
+) -> list[str]:
+    """Score images that somebody judged, with their masks where they have some; gives what must be said.
+
+    A mask has the size of its image (`check_judged`) and is above 0, in any band, where something is wrong.
+    """
+    empty: list[Path] = []
     for number, one in enumerate(judged):
         if one.mask is None:
             for _window, scores_HW in maps(one.path):
                 scorer.add(number, scores_HW, None, one.anomalous)
             continue
+        marked = False
         with reader_for(one.mask).open(one.mask) as mask:
             for window, scores_HW in maps(one.path):
                 read = mask.read(window)
-                truth_HW = (read.x_HWC[:, :, 0] > 0).astype(np.uint8)
+                truth_HW = np.any(read.x_HWC > 0, axis=2).astype(np.uint8)
                 if read.valid_HW is not None:
                     truth_HW[~read.valid_HW] = IGNORE
+                marked = marked or bool((truth_HW == 1).any())
                 scorer.add(number, scores_HW, truth_HW, one.anomalous)
+        if one.anomalous and not marked:
+            empty.append(one.mask)
+    if not empty:
+        return []
+    return [
+        _(
+            "{count} masks of anomalous images mark no pixel: all pixels there count as normal "
+            "(first: {path})."
+        ).format(count=len(empty), path=empty[0])
+    ]

@@ -11,8 +11,14 @@ from caudal.data.split import Split
 
 @dataclass(frozen=True)
 class NormalData:
-    """Images to learn from, how they are split, and images to score at the end if the folder names some."""
+    """Images to learn from, how they are split, and images to score at the end if the folder names some.
+
+    `warnings` are what has to be said of what was found. `thrifty`: the good images that are scored are the
+    held-out ones, which set the thresholds, too.
+    """
 
     index: Index
     parts: Split
     judged: tuple[Judged, ...]
+    warnings: tuple[str, ...] = ()
+    thrifty: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,14 @@ from caudal.core.events import Events
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.data.chunks import Cutter
+from caudal.data.copies import copies_between
 from caudal.data.index import Index, build
-from caudal.data.locations import located
-from caudal.data.mvtec import Judged, good_images, judged_images
-from caudal.data.pairs import images_in
+from caudal.data.judged_headers import check_judged
 from caudal.data.split import Split, split
 from caudal.data.stream import AHEAD, StreamSize
-from caudal.data.url import Location
 from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
+from caudal.runs.normal_images import copies_warning, find_images, says_nothing
 from caudal.runs.pieces import choose_pieces
 from caudal.runs.plan import TrainPlan
 from caudal.runs.spec import RunSpec
@@ -45,22 +43,21 @@ class NormalScenes:
         self.patch_px = spec.data.patch_px or choose_patch(data.index)
         self.cutter = Cutter(data.index, data.parts.train, self.patch_px, spec.seed, spec.data.density)
         self.facts: SceneFacts = scene_facts(data.index, data.parts, self.cutter)
-        self.warnings = (*data.index.warnings, *data.parts.warnings, *why)
+        self.warnings = (*data.index.warnings, *data.parts.warnings, *data.warnings, *why)
 
     @classmethod
     def open(cls, spec: RunSpec, tick: Tick = lambda _done, _total: None) -> NormalScenes:
         """See `Work.open`."""
-        paths, judged = list[Location](), list[Judged]()
-        for text in spec.data.images:
-            root = located(text)
-            if isinstance(root, Path) and root.is_dir():
-                paths += good_images(root)
-                if (root / "test").is_dir():
-                    judged += judged_images(root)
-            else:
-                paths += images_in(root)
-        index = build([(path, None) for path in paths], tick)
-        return cls(spec, NormalData(index, _split(spec, index), tuple(judged)))
+        _refuse_keys(spec)
+        found = find_images(spec.data.images)
+        index = build([(path, None) for path in found.good], tick)
+        parts = _split(spec, index)
+        train = [index.image(i) for i in parts.train]
+        judged = found.scored(index.image(i) for i in parts.held_out)
+        odd = check_judged(judged, index.bands)
+        copies = copies_between(train, [one.path for one in judged]) if len(index) > 1 else {}
+        said = (*found.warnings, *odd, *copies_warning(train, judged, copies))
+        return cls(spec, NormalData(index, parts, judged, said, bool(found.shared)))
 
     @classmethod
     def rehearse(cls, spec: RunSpec, told: dict[str, Any]) -> Rehearsal:
@@ -141,3 +138,17 @@ def _split(spec: RunSpec, index: Index) -> Split:
         return Split((0,), (0,), (note,))
     folds = min(spec.split.folds, len(index))
     return split(index, spec.seed, folds, min(spec.split.fold, folds - 1), spec.split.group)
+
+
+_OF_OTHERS = ("masks", "labels", "target", "positive", "classes", "ignored")
+
+
+def _refuse_keys(spec: RunSpec) -> None:
+    """Refuse keys of the data that say nothing here, lest somebody think they did.
+
+    Raises:
+        UsageError: one is set.
+    """
+    for key in _OF_OTHERS:
+        if getattr(spec.data, key):
+            raise says_nothing(f"data.{key}")

@@ -184,6 +184,10 @@ class AnomalyScorer:
         """What of the figures is missing, and why."""
         known = [image.anomalous for image in self._images.values() if image.anomalous is not None]
         said = []
+        if not known:
+            said.append(
+                _("Nobody said which images are anomalous, so nothing is judged: there is no AUROC or F1.")
+            )
         if known and not any(known):
             said.append(_("No image that was scored is anomalous, so there is no AUROC, F1 or PRO."))
         if known and all(known):
