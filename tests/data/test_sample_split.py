@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caudal.core.errors import DataError
-from caudal.data.sample_split import deal_out, given_split
+from caudal.core.errors import BadValues, DataError
+from caudal.data.sample_split import called, deal_out, given_split
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,7 +55,30 @@ def test_a_split_of_the_data_is_used_as_it_is() -> None:
     found = given_split(codes, ("train", "val", "test"), 0)
     assert found is not None
     assert [found.train.tolist(), found.validation.tolist(), found.test.tolist()] == [[0, 1, 4], [2], [3, 5]]
-    assert given_split(codes, ("a", "b", "c"), 0) is None
+    assert given_split(codes, ("train", "train", "train"), 0) is None
+
+
+def test_a_split_that_names_no_part_to_learn_from_is_refused_and_what_it_holds_is_named() -> None:
+    with pytest.raises(BadValues, match="a, b, c") as caught:
+        given_split(np.array([0, 0, 1, 2]), ("a", "b", "c"), 0)
+    assert caught.value.hint
+    with pytest.raises(BadValues, match="True"):
+        given_split(np.array([0, 1]), called(("False", "True"))[0], 0)
+
+
+def test_numbers_of_a_split_have_a_meaning_that_is_said() -> None:
+    names, said = called(("0", "1", "2"))
+    assert names == ("train", "val", "test")
+    assert "0 train, 1 val, 2 test" in said[0]
+    assert called(("0", "1")) == (("train", "val"), said)
+    assert called(("1", "5")) == (("1", "5"), ())
+
+
+def test_samples_of_unknown_parts_are_left_out_and_counted() -> None:
+    found = given_split(np.array([0, 0, 1, 2, -1]), ("train", "test", "spare"), 0)
+    assert found is not None
+    assert found.test.tolist() == [2]
+    assert any("2 samples are in no part" in text for text in found.warnings)
 
 
 @pytest.mark.parametrize(("count", "share"), [(100, 5), (300, 6), (500, 10), (4000, 10)])

@@ -159,15 +159,21 @@ def _set(
     )
     left_out = tuple(sorted(parts.left_out))
     made = SampleSet(root, fields, columns, reader, whole, parts.scratch_bytes, notes + left_out)
-    for name in parts.extra[0] if parts.extra else ():
+    for name in dict.fromkeys(name for extra in parts.extra for name in extra):
         made = _with_known(made, name, parts)
     return made
 
 
 def _with_known(samples: SampleSet, name: str, parts: Parts) -> SampleSet:
     """The set with a field that files know without being read, its texts numbered alike in all of them."""
-    if not all(name in extra for extra in parts.extra):
-        return samples
+    lacking = next((k for k, extra in enumerate(parts.extra) if name not in extra), None)
+    if lacking is not None:
+        raise DataError(
+            _("{path} has no “{name}”, and other files have it.").format(
+                path=samples.columns.names[lacking], name=name
+            ),
+            _("All files of a set have the same fields, with the same dtypes and shapes."),
+        )
     every = tuple(sorted(set().union(*(extra[name][1] for extra in parts.extra))))
     number = {text: code for code, text in enumerate(every)}
     codes = [

@@ -5,12 +5,13 @@ Works on columns (labels, groups) of all samples; where they come from is not kn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from caudal.core.errors import DataError
+from caudal.core.errors import BadValues, DataError
 from caudal.core.messages import _
 from caudal.core.seeds import generator
 from caudal.data.sample_files.base import Ints
@@ -18,6 +19,8 @@ from caudal.data.sample_files.base import Ints
 Flags = npt.NDArray[np.bool_]
 
 _ENOUGH = 50  # samples: fewer would choose by chance
+_MOST_NAMED = 6
+_NUMBERS = {"0": "train", "1": "val", "2": "test"}
 TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing")
 
 
@@ -42,16 +45,41 @@ def parts_to_choose_by(samples: int) -> int:
     return max(5, min(10, samples // _ENOUGH))
 
 
+def called(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the values of a column `split` are called, and what is to be said of it where they are numbers."""
+    if not names or not set(names) <= set(_NUMBERS):
+        return tuple(names), ()
+    return tuple(_NUMBERS[name] for name in names), (
+        _("The numbers of “split” are taken as 0 train, 1 val, 2 test."),
+    )
+
+
 def given_split(codes: Ints, names: tuple[str, ...], seed: int) -> SampleSplit | None:
-    """The split that a column of `names` tells; `None` if it names no part to learn from.
+    """The split that a column of `names` tells (`codes` below 0: none); `None` if all is to be learned from.
 
     Without a part to choose by, a share of what is to be learned from is taken for it.
+
+    Raises:
+        BadValues: it names no part to learn from.
     """
     of = {kind: _members(codes, names, kind) for kind in (TRAIN, VALIDATION, TEST)}
     train, validation, test = of[TRAIN], of[VALIDATION], of[TEST]
-    if not len(train) or not len(validation) + len(test):
+    if not len(train):
+        there = sorted({names[code] for code in np.unique(codes).tolist() if code >= 0})
+        raise BadValues(
+            _("The data's “split” names no part to train on; it holds: {names}.").format(
+                names=", ".join(there[:_MOST_NAMED]) or "-"
+            ),
+            _("Call the parts train, val and test, or set split.given = false in the spec."),
+        )
+    if not len(validation) + len(test):
         return None
-    notes = [_("The data name the parts to train on and to score; they are used as given.")]
+    left = len(codes) - len(train) - len(validation) - len(test)
+    lost = [_("{count} samples are in no part that is known, and are left out.").format(count=left)]
+    notes = [
+        *(lost if left else ()),
+        _("The data name the parts to train on and to score; they are used as given."),
+    ]
     if not len(validation):
         count = max(1, len(train) // parts_to_choose_by(len(train)))
         drawn = generator(seed, "split").permutation(len(train))[:count]

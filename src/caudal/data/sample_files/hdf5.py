@@ -22,6 +22,7 @@ from caudal.data.sample_files.base import Array, Ints, Part
 from caudal.data.sample_files.given_parts import given_parts, join_parts
 from caudal.data.sample_files.hdf5_chunks import Hdf5Array, array_of, read_rows
 from caudal.data.sample_files.hdf5_process import Described, describe
+from caudal.data.sample_files.texts import with_texts
 from caudal.data.unreadable import unreadable
 
 _MOST_FIELDS = 256
@@ -48,7 +49,7 @@ class Hdf5Reader:
         if whole:
             part = whole_file(path, arrays, coding, left_out)
             blocks = [_Block({name: (one, 0, (one.shape or (1,))[0]) for name, one in found.items()})]
-            return _with_texts(_in_blocks(part, blocks), texts)
+            return with_texts(_in_blocks(part, blocks), texts)
         blocks = []
 
         def rows_of(given: Sequence[Stored], called: Mapping[str, str]) -> Part:
@@ -67,8 +68,9 @@ class Hdf5Reader:
             return part
 
         if given := given_parts(arrays):
-            return _in_blocks(join_parts(path, given, lambda one: rows_of(one.arrays, one.called)), blocks)
-        return _with_texts(_in_blocks(rows_of(arrays, {}), blocks), texts)
+            part = join_parts(path, given, lambda one: rows_of(one.arrays, one.called))
+            return with_texts(_in_blocks(part, blocks), texts, given)
+        return with_texts(_in_blocks(rows_of(arrays, {}), blocks), texts)
 
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
         """See `SampleReader.read`."""
@@ -114,20 +116,6 @@ def _sorted(
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise unreadable(path, _("it is broken: what it says of its arrays makes no sense")) from error
     return arrays, texts, left_out
-
-
-def _with_texts(part: Part, texts: Mapping[str, list[str]]) -> Part:
-    """The part with the texts that it has one of for each sample."""
-    extra: dict[str, tuple[Array, tuple[str, ...]]] = {}
-    left_out = list(part.left_out)
-    for name, each in texts.items():
-        if len(each) != part.samples:
-            left_out.append(_("“{name}” is left out: it is not one text a sample.").format(name=name))
-            continue
-        every = tuple(sorted(set(each)))
-        number = {text: code for code, text in enumerate(every)}
-        extra[name] = (np.array([number[text] for text in each], np.int64), every)
-    return replace(part, extra={**part.extra, **extra}, left_out=tuple(left_out))
 
 
 def _in_blocks(part: Part, blocks: Sequence[_Block]) -> Part:

@@ -1,7 +1,8 @@
 """NumPy arrays under names in a zip archive (`.npz`): a field each.
 
 Arrays that `np.savez` stored are never decoded: their places in the file are given. Those that
-`np.savez_compressed` wrote are decompressed as one block a file, straight into the samples.
+`np.savez_compressed` wrote are decompressed as one block a file, straight into the samples. Texts, one a
+sample, are known from the index on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from caudal.data.sample_files.array_stream import PIECE_BYTES, ArrayHeader, arra
 from caudal.data.sample_files.base import Array, Part
 from caudal.data.sample_files.given_parts import given_parts, join_parts
 from caudal.data.sample_files.number_types import why_no_number
+from caudal.data.sample_files.texts import MOST_TEXT_BYTES, texts_of, with_texts
 from caudal.data.sample_files.zip_records import checked_records, open_zip, record_start
 from caudal.data.unreadable import unreadable
 
@@ -36,6 +38,7 @@ class NpzReader:
         """See `SampleReader.part`."""
         path = Path(file.name)
         arrays, left_out, scratch_bytes = [], [], 0
+        texts: dict[str, list[str]] = {}
         with open_zip(file) as archive:
             for record_name, record in checked_records(file, archive).items():
                 name = record_name.removesuffix(_SUFFIX)
@@ -43,6 +46,9 @@ class NpzReader:
                     left_out.append(_("“{name}” is left out: it is no array.").format(name=name))
                     continue
                 header = _header(archive, record, path)
+                if header.dtype.kind in "US" and len(header.shape) < 2 and header.nbytes <= MOST_TEXT_BYTES:
+                    texts[name] = texts_of(_values(archive, name, path))
+                    continue
                 if why := why_no_number(header.dtype):
                     left_out.append(_("“{name}” is left out: {why}.").format(name=name, why=why))
                     continue
@@ -52,15 +58,16 @@ class NpzReader:
                 scratch_bytes = max(scratch_bytes, header.scratch_bytes)
             coding = Coding("npz", scratch_bytes + _INFLATE_BYTES)
             if whole:
-                return whole_file(path, arrays, coding, left_out)
+                return with_texts(whole_file(path, arrays, coding, left_out), texts)
 
             def rows_of(given: Sequence[Stored], called: Mapping[str, str]) -> Part:
                 fields, ends = companions(path, given, lambda n: _values(archive, called.get(n, n), path))
                 return one_by_one(path, fields, ends, coding, left_out)
 
             if given := given_parts(arrays):
-                return join_parts(path, given, lambda one: rows_of(one.arrays, one.called))
-            return rows_of(arrays, {})
+                joined = join_parts(path, given, lambda one: rows_of(one.arrays, one.called))
+                return with_texts(joined, texts, given)
+            return with_texts(rows_of(arrays, {}), texts)
 
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
         """See `SampleReader.read`."""

@@ -14,6 +14,7 @@ from caudal.data.paths import local_path
 from caudal.data.sample_files.base import Array, Ints
 from caudal.data.sample_index import with_extra
 from caudal.data.sample_set import SampleSet
+from caudal.data.sample_split import called
 from caudal.data.sample_table import LABEL_COLUMNS, read_table
 from caudal.data.sample_values import column, field_of
 from caudal.runs.spec import RunSpec
@@ -67,14 +68,16 @@ def open_samples(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Open
         table = read_table(local_path(spec.data.labels), samples)
         members, columns, notes = table.members, table.columns, table.notes
         samples = _with_label(samples, members, columns, spec)
+    parts = _parts(spec, samples, members, columns)
+    names, said = called(parts[1] if parts else ())
     return Opened(
         samples,
         members,
         kind,
         _groups(spec, samples, members, columns),
-        _parts(spec, samples, members, columns),
+        (parts[0], names) if parts else None,
         columns,
-        (*samples.notes, *notes, *_left_out(samples)),
+        (*samples.notes, *notes, *said, *_left_out(samples)),
     )
 
 
@@ -152,8 +155,14 @@ def _parts(
     if SPLIT in columns:
         return _coded(columns[SPLIT], members, len(samples))
     one = field_of(samples, SPLIT)
-    if one is not None and one.shape == () and one.categories:
-        return column(samples, SPLIT).astype(np.int64), one.categories
+    if one is not None and one.shape == ():
+        values = column(samples, SPLIT)
+        if one.categories:
+            return values.astype(np.int64), one.categories
+        known = np.isfinite(values) & (values >= 0)
+        kinds = np.unique(values[known])
+        codes = np.where(known, np.searchsorted(kinds, values), -1)
+        return codes.astype(np.int64), tuple(str(kind).removesuffix(".0") for kind in kinds.tolist())
     root = Path(samples.root)
     names = samples.columns.names
     tops = [Path(names[i]).parts[len(root.parts) :][:1] for i in range(len(names))]

@@ -195,6 +195,7 @@ class Sets:
             given = given_split(codes[members], names, spec.seed)
             if given is not None:
                 return _numbered(given, members, notes)
+            notes = (*notes, _("The data name a part to train on alone; what is scored is dealt out of it."))
         groups = None if opened.groups is None else opened.groups[members]
         if self.checks is not None:
             groups = self.checks.groups(groups, members)
