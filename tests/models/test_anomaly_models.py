@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from caudal.core.errors import BadValues, DoesNotFit
+from caudal.core.errors import BadValues, DoesNotFit, UsageError
 from caudal.models.anomaly_map import AnomalyMap, Fitted, MapScores, smoothed
 from caudal.models.autoencoder import Autoencoder, AutoencoderConfig
 from caudal.models.coreset import Coreset, nearest
@@ -368,3 +368,17 @@ def test_recomputing_changes_no_gradient() -> None:
         ((model(x) - x) ** 2).sum().backward()
         grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "config"),
+    [
+        ("guard_px", {"guard_px": 4}),
+        ("outer_px", {"outer_px": 10}),
+        ("outer_px", {"guard_px": 25, "outer_px": 25}),
+        ("outer_px", {"guard_px": 27}),
+    ],
+)
+def test_squares_that_leave_no_ring_are_refused_by_name(key: str, config: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=f"“{key}” is wrong"):
+        RxConfig.make(config, "model.rx")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from caudal.core.config import Frozen
@@ -34,6 +34,21 @@ class RxConfig(Frozen):
     shrinkage: float | None = Field(None, ge=0, le=1)
     smooth_px: float = Field(1.0, ge=0, le=20)
 
+    @field_validator("guard_px", "outer_px")
+    @classmethod
+    def _has_a_middle(cls, side_px: int) -> int:
+        if side_px % 2 == 0:
+            raise ValueError(f"{side_px} is even, and the square has a pixel in its middle")
+        return side_px
+
+    @field_validator("outer_px")
+    @classmethod
+    def _leaves_a_ring(cls, outer_px: int, info: ValidationInfo) -> int:
+        guard_px = info.data.get("guard_px", 0)
+        if outer_px <= guard_px:
+            raise ValueError(f"{outer_px} is not above guard_px ({guard_px}), so there is no ring")
+        return outer_px
+
 
 class Rx(nn.Module):
     """Scores pixels of `bands` bands; `outputs` is 1, the map."""
@@ -43,9 +58,6 @@ class Rx(nn.Module):
     def __init__(self, bands: int, outputs: int, config: RxConfig) -> None:
         super().__init__()
         assert outputs == 1
-        assert config.guard_px < config.outer_px
-        assert config.guard_px % 2
-        assert config.outer_px % 2
         self.config, self.bands, self.classes = config, bands, outputs
         self.mean: torch.Tensor
         self.whitening: torch.Tensor

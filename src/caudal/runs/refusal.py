@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from caudal.core.errors import UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory import planner, vram
@@ -28,18 +29,20 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
 
     Raises:
         DoesNotFit: so it is.
+        UsageError: patches of a size that the model does not take.
     """
 
     from caudal.memory.trace import peak_bytes
     from caudal.models import weights
     from caudal.models.unfilled import unfilled
 
-    if vram.choose(spec.device) != "cpu":
-        return  # the device has room of its own, and says so when it is asked
-    task = rehearsal.make_task()
     with unfilled():
         config = {**rehearsal.config, **spec.model.config}
         model = weights.build(spec.model.name, rehearsal.inputs, rehearsal.outputs, config)
+    _check_patch(model, int(getattr(rehearsal, "patch_px", 0)))
+    if vram.choose(spec.device) != "cpu":
+        return  # the device has room of its own, and says so when it is asked
+    task = rehearsal.make_task()
     static = static_bytes(model, None if spec.training.average else model)
     held_always = {name: held for name, held in static.items() if name != "optimizer"}  # it may lie elsewhere
     least = LEAST_RAM + sum(held_always.values())
@@ -68,6 +71,21 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
         # What holds whatever is set: no smaller patch and no other precision helps.
         error.facts["final"] = int(LEAST_RAM + sum(held_always.values()) > ram)
         raise error
+
+
+def _check_patch(model: Any, patch_px: int) -> None:
+    """Refuse patches whose side is no multiple of the model's."""
+    multiple = int(getattr(model, "multiple_px", 1))
+    if patch_px % multiple:
+        below, above = patch_px // multiple * multiple, -(-patch_px // multiple) * multiple
+        raise UsageError(
+            _("Patches of {patch} px are no multiple of {multiple} px, which this model needs.").format(
+                patch=patch_px, multiple=multiple
+            ),
+            _("Set data.patch_px to {sides}.").format(
+                sides=" / ".join(str(side) for side in (below, above) if side)
+            ),
+        )
 
 
 def _in_fork(count: Callable[[], int]) -> int:

@@ -198,6 +198,27 @@ def test_rates_of_false_alarms_are_of_anomalies_alone() -> None:
         RunSpec.make({"task": "anomaly", **values, "alarms": {"pixels": 0}})
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"model": {"name": "rx", "config": {"guard_px": 4}}}, "“guard_px” is wrong"),
+        (
+            {"model": {"name": "autoencoder"}, "data": {"patch_px": 50}},
+            "50 px are no multiple of 8 px",
+        ),
+    ],
+)
+def test_settings_of_a_model_that_cannot_be_are_refused_in_the_plan(
+    tmp_path: Path, settings: dict[str, object], why: str
+) -> None:
+    for k in range(6):
+        picture(tmp_path / f"{k}.png", k)
+    values = spec(tmp_path).model_dump(mode="json", exclude_none=True)
+    values["data"] |= settings.pop("data", {})
+    with pytest.raises(UsageError, match=why):
+        caudal.plan(RunSpec.make(values | settings))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, caudal.Result]:  # type: ignore[name-defined]
     root = good_and_spot(tmp_path_factory.mktemp("set"))

@@ -102,7 +102,7 @@ def choose_target(
 
     Raises:
         UsageError: no such class, a region of another size or without a pixel, a region for a classifier,
-            or no pixel was given the class.
+            or no pixel was given the class (then the error's facts hold `nowhere`).
         BadModel: as `scores_of`; or a score is not finite.
     """
     scores = scores_of(model, x_CHW[None])[0]
@@ -135,6 +135,7 @@ def choose_target(
             raise UsageError(
                 _("The model gives class {index} to no pixel of this image.").format(index=index),
                 _("Give a mask of the region to ask about, or another class."),
+                nowhere=True,
             )
     return Target(index, region)
 

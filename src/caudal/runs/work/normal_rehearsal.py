@@ -42,7 +42,7 @@ class NormalRehearsal:
         self, spec: RunSpec, bands: int, dtype: str, patch_px: int, pieces: dict[str, Any], labelled: bool
     ) -> None:
         self.inputs, self._labelled = bands, labelled
-        self._spec, self._dtype, self._patch_px = spec, dtype, patch_px
+        self._spec, self._dtype, self.patch_px = spec, dtype, patch_px
         self._pieces = Pieces.model_validate(pieces)
         self._normalization = Normalization.plain(bands)
 
@@ -92,13 +92,13 @@ class NormalRehearsal:
 
     def guess(self, forwards: Sequence[Forward], size: int) -> float:
         """See `Rehearsal.guess`."""
-        area_px = size * self._patch_px**2
+        area_px = size * self.patch_px**2
         return 3 * line([(f.side_px**2, f.ram) for f in forwards], area_px)
 
     def batch(self, size: int, number: int) -> Batch:
         """See `Rehearsal.batch`."""
         draw = np.random.default_rng(number)
-        side, dtype = self._patch_px, np.dtype(self._dtype)
+        side, dtype = self.patch_px, np.dtype(self._dtype)
         x_BHWC = draw.integers(0, 120, (size, side, side, self.inputs)).astype(dtype)
         return Batch(
             x_BHWC, np.zeros((size, side, side), np.uint8), np.zeros(size, np.int64), np.arange(size), 0.0

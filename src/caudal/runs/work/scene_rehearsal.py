@@ -43,7 +43,7 @@ class SceneRehearsal:
 
     def __init__(self, spec: RunSpec, bands: int, dtype: str, patch_px: int, pieces: dict[str, Any]) -> None:
         self.inputs = bands
-        self._spec, self._dtype, self._patch_px = spec, dtype, patch_px
+        self._spec, self._dtype, self.patch_px = spec, dtype, patch_px
         self._pieces = Pieces.model_validate(pieces)
         self._normalization = Normalization.plain(bands)
 
@@ -64,7 +64,7 @@ class SceneRehearsal:
 
     def on_meta(self) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Rehearsal.on_meta`."""
-        side = self._patch_px
+        side = self.patch_px
         with torch.device("meta"):
             return torch.empty(1, self.inputs, side, side), torch.empty(1, side, side, dtype=torch.uint8)
 
@@ -107,13 +107,13 @@ class SceneRehearsal:
 
     def guess(self, forwards: Sequence[Forward], size: int) -> float:
         """See `Rehearsal.guess`: training keeps about three times what inference holds at once."""
-        area_px = size * self._patch_px**2
+        area_px = size * self.patch_px**2
         return 3 * line([(f.side_px**2, max(f.ram, f.vram)) for f in forwards], area_px)
 
     def batch(self, size: int, number: int) -> Batch:
         """See `Rehearsal.batch`."""
         draw = np.random.default_rng(0)
-        side, dtype = self._patch_px, np.dtype(self._dtype)
+        side, dtype = self.patch_px, np.dtype(self._dtype)
         x_BHWC = draw.integers(0, 120, (size, side, side, self.inputs)).astype(dtype)
         y_BHW = draw.integers(0, OUTPUTS, (size, side, side)).astype(np.uint8)
         return Batch(x_BHWC, y_BHW, np.zeros(size, np.int64), np.arange(size), 0.0)
