@@ -105,8 +105,11 @@ class _NewJob(Ask):
     ram: Size | None = None
 
 
+_SAID_BY_A_PLAN = ("task", "data", "masks", "labels", "spec", "device", "seed")
+
+
 class TrainJob(_NewJob):
-    """Train: as a plan says (`plan`), or a task on data."""
+    """Train: as a plan says (`plan`), or a task on data. A plan brings its budget, if none is given."""
 
     verb: Literal["train"]
     plan: Id | None = None
@@ -123,6 +126,9 @@ class TrainJob(_NewJob):
     def _one_of_two(self) -> TrainJob:
         if (self.plan is None) == (self.task is None or self.data is None):
             raise ValueError("give a plan, or a task and data")
+        said = [name for name in _SAID_BY_A_PLAN if getattr(self, name) not in (None, Spec())]
+        if self.plan is not None and said:
+            raise ValueError(f"the plan says it already: leave out {', '.join(said)}")
         return self
 
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
+from caudal.core import confined
 
 from caudal.core.errors import CaudalError
 from caudal.core.files import write_whole
@@ -166,7 +167,7 @@ class Supervisor:
             if self._hear().cancel:
                 stopping.ask("cancel")
             self.tail.carry()
-            self._read_plan()
+            self._read_plan(stopping)
 
     def _check_fence(self) -> None:
         if fence.read(self.folder)[0] > self.attempt.fence:
@@ -180,15 +181,16 @@ class Supervisor:
         self._next_beat = now + self.settings.lease_seconds / 4
         return job
 
-    def _read_plan(self) -> None:
-        """Once its plan is known, no more is kept free for the job than the plan says."""
+    def _read_plan(self, stopping: Stopping) -> None:
+        """Once its plan is known, so much is kept free for the job as the plan says, or it does not go on."""
         path = self.run / "plan.json"
         if not self.job.work.plans or not path.is_file():
             return
         written = path.stat().st_mtime_ns
         if written != self.plan_of:
             ram, vram = planned_bytes(path)
-            self.store.claims.needs(self.attempt, ram, vram)
+            if not self.store.claims.needs(self.attempt, ram, vram):
+                stopping.ask("stop")  # it goes back in line, and begins where there is so much room
             self.plan_of = written
 
     def _until_gone(self) -> None:
@@ -219,12 +221,21 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
         }
         if self.job.work.module is not None:
+        values |= self._bounds()
             values[WORK_VARIABLE] = self._granted().model_dump_json()
         if self.job.smaller:
             values[SMALLER_PLAN] = "1"
         if left is not None:
             values[DEADLINE] = str(time.monotonic() + left)
         return values
+    def _bounds(self) -> dict[str, str]:
+        """Where it may read: what the job may, what it writes itself, and the run that it goes on with."""
+        work = self.job.work
+        if work.reads is None:
+            return {}
+        run = getattr(work, "run", None)
+        return confined.environment([*work.reads, self.run, *([run] if run else [])])
+
 
     def _task(self) -> str | None:
         """What is learned, where something is."""

@@ -68,7 +68,7 @@ def next_step(job: Job, ending: Ending, settings: Settings) -> Step:
     if job.cancel or how == "cancelled":
         return at("cancelled", None, _("Retry it to go on from its last checkpoint."))
     if how == "stopped":
-        return at("queued", None, _("It goes on when a worker is there again."))
+        return at("queued", None, _("It goes on when a worker has room for it."))
     if how in ("oom_host", "oom_device"):
         if memory < settings.memory_retries:
             return at(

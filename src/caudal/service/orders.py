@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ _DATA_KEYS = frozenset(
     {"target", "samples", "image_px", "classes", "ignored", "patch_px", "density", "open_chunks", "threads"}
 )
 _MOST_DEPTH = 6
+_Other = asks.PredictJob | asks.EvaluateJob | asks.ExplainJob | asks.PackJob | asks.GenerateJob
 _RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
@@ -79,16 +81,44 @@ class Orders:
         if (problem := too_large((ram or 0, vram or 0), most_bytes)) is not None:
             raise DoesNotFit(problem.message, problem.hint)
 
-    def work(self, asked: asks.NewJob) -> Work:
-        """What is to be done.
+    def reads(self) -> tuple[str, ...]:
+        """The folders that jobs and plans may read data from."""
+        return self._roots.folders()
+
+    def work(self, asked: asks.NewJob, job_id: str, budget: Mapping[str, int] | None = None) -> Work:
+        """What is to be done, and where it may read; the spec of a training is put into the job's folder.
+
+        `budget` are the bytes that its plan was made for, by pool: the job keeps to them too.
 
         Raises:
             NotFound, Refused: something that it names is not there.
             UsageError: a wrong spec or size.
         """
+        work = self._training(asked, job_id, budget or {}) if asked.verb == "train" else self._work(asked)
+        return work.model_copy(update={"reads": self.reads()})
+
+    def specs_in_use(self) -> set[str]:
+        """The spec files that jobs still need: earlier versions had jobs train by that of their plan."""
+        return self._store.jobs.specs_in_use()
+
+    def forget(self, job_id: str) -> None:
+        """Remove what was written for a job that was not made after all."""
+        shutil.rmtree(self._settings.job_folder(job_id), ignore_errors=True)
+
+    def _training(self, asked: asks.TrainJob, job_id: str, budget: Mapping[str, int]) -> TrainWork:
+        text = self._text_of(asked)
+        folder = self._settings.job_folder(job_id)
+        folder.mkdir(parents=True)
+        spec = folder / "spec.toml"
+        write_whole(spec, lambda part: part.write_text(text, encoding="utf-8"))
+        ram, vram = (
+            _size(given) or _size(budget.get(pool) or None)
+            for pool, given in (("ram", asked.ram), ("vram", asked.vram))
+        )
+        return TrainWork(spec=spec, ram=ram, vram=vram)
+
+    def _work(self, asked: _Other) -> Work:
         ram = _size(asked.ram)
-        if isinstance(asked, asks.TrainJob):
-            return TrainWork(spec=self._spec_of(asked), ram=ram, vram=_size(asked.vram))
         if isinstance(asked, asks.PackJob):
             shard = _size(asked.shard)
             return PackWork(
@@ -125,15 +155,18 @@ class Orders:
             device=asked.device,
         )
 
-    def write_spec(self, asked: asks.NewPlan | asks.TrainJob) -> tuple[str, Path]:
-        """A spec file in a folder of its own; the folder's id, and the file.
+    def write_spec(self, asked: asks.NewPlan) -> tuple[str, Path]:
+        """A spec file for a plan, in a folder of its own; the folder's id, and the file.
+
+        Without a budget it is that of the largest machine that takes jobs.
 
         Raises:
             NotFound, Refused: data that are not there.
             UsageError: a wrong key or value.
         """
-        assert asked.data is not None
         spec = self._spec(asked)
+        if spec.ram is None and (most := largest(self._store)) is not None:
+            spec = RunSpec.make(spec.model_dump(mode="json", exclude_none=True) | {"ram": most[0]})
         plan_id = new_id()
         folder = self.plans / plan_id
         folder.mkdir(mode=0o700)
@@ -141,13 +174,13 @@ class Orders:
         write_whole(path, lambda part: part.write_text(spec.to_toml(), encoding="utf-8"))
         return plan_id, path
 
-    def _spec_of(self, asked: asks.TrainJob) -> Path:
+    def _text_of(self, asked: asks.TrainJob) -> str:
         if asked.plan is None:
-            return self.write_spec(asked)[1]
-        spec = self.plans / asked.plan / "spec.toml"
-        if not spec.is_file():
-            raise not_found(_("There is no such plan."))
-        return spec
+            return self._spec(asked).to_toml()
+        try:
+            return (self.plans / asked.plan / "spec.toml").read_text(encoding="utf-8")
+        except OSError:
+            raise not_found(_("There is no such plan.")) from None
 
     def _spec(self, asked: asks.NewPlan | asks.TrainJob) -> RunSpec:
         assert asked.data is not None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caudal.core import confined
 from caudal.core.units import Bytes
 from caudal.memory.meters import charged_bytes
 from caudal.runs.supervisor import Child
@@ -88,6 +89,7 @@ class Planning:
         handle, name = tempfile.mkstemp(prefix="caudal-plan-")
         # The run will be watched, and what watches it is a part of what it holds.
         env = {VARIABLE: "", WATCHER_BYTES: str(int(charged_bytes()))}
+        env |= {} if work.reads is None else confined.environment(work.reads)
         with os.fdopen(handle, "wb") as output, open(os.devnull, "wb") as log:
             child = Child(
                 [*self._settings.program, *words],

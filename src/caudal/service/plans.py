@@ -9,22 +9,26 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from caudal.core import errors
+from caudal.core import confined, errors
 from caudal.core.errors import CaudalError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
+from caudal.memory.process import part_of
+from caudal.runs.watched import WATCHER_BYTES
 from caudal.service import asks
 from caudal.service.orders import Orders
 from caudal.service.problems import Refused, not_found
 from caudal.service.serving import Limits
 
 _KEPT = 1000
+_OLD_SECONDS = 86400.0
 
 
 class PlanView(BaseModel):
@@ -97,6 +101,7 @@ class Planner:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             process_group=0,
+            env=os.environ | confined.environment(self._orders.reads()) | {WATCHER_BYTES: str(_own_bytes())},
         )
         try:
             out, _err = child.communicate(timeout=self._limits.plan_seconds)
@@ -118,9 +123,23 @@ class Planner:
         return said
 
     def _sweep(self) -> None:
-        made = sorted(path for path in self._orders.plans.iterdir() if (path / "plan.json").is_file())
-        for old in made[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+        """Remove the oldest plans, and specs of plans that were never made."""
+        made, begun = list[Path](), list[Path]()
+        for folder in sorted(self._orders.plans.iterdir()):
+            (made if (folder / "plan.json").is_file() else begun).append(folder)
+        old = time.time() - _OLD_SECONDS
+        gone = [*made[:-_KEPT], *(folder for folder in begun if folder.stat().st_mtime < old)]
+        if gone:
+            used = self._orders.specs_in_use()
+            for folder in gone:
+                if str(folder / "spec.toml") not in used:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_bytes() -> int:
+    """What this process holds. A run is watched by one that is no larger, and has that in its budget too."""
+    part = part_of(os.getpid())
+    return 0 if part is None else part.anonymous + part.shared
 
 
 def _view(plan_id: str, spec: Path, said: dict[str, Any]) -> PlanView:

@@ -32,6 +32,10 @@ class Roots:
         """Of the roots."""
         return sorted(self._roots)
 
+    def folders(self) -> tuple[str, ...]:
+        """All that data may be read from."""
+        return tuple(map(str, (*self._roots.values(), self.uploads)))
+
     def other_names(self, name: str) -> dict[str, str]:
         """What the table of places calls a root elsewhere."""
         path = str(self._roots[name])

@@ -122,7 +122,7 @@ class JobView(View):
     def said(cls, record: Frozen) -> dict[str, Any]:
         """With the verb beside the work; of the work what was given."""
         said = super().said(record)
-        work = {key: value for key, value in said["work"].items() if value is not None}
+        work = {key: value for key, value in said["work"].items() if value is not None and key != "reads"}
         return said | {"verb": work["verb"], "work": work}
 
 

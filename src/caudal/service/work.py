@@ -35,6 +35,8 @@ class _Work(Frozen):
     """What does it, where that is no verb of the command line; it reads the work from `WORK_VARIABLE`."""
 
     ram: Bytes | None = None
+    reads: tuple[str, ...] | None = None
+    """The folders that data may be read from, whatever they name; `None`: who made this asks for no bound."""
 
     def writes(self, out: Path) -> Path | None:
         """What the verb is to write, in the run folder `out`; `None` where it writes nothing."""
@@ -49,7 +51,7 @@ class _Work(Frozen):
         return self._line(self.verb, self.writes(out))
 
     def _line(self, verb: str, written: Path | None) -> list[str]:
-        values = self.model_dump(mode="json", exclude={"verb", "spec", "name"}, exclude_none=True)
+        values = self.model_dump(mode="json", exclude={"verb", "spec", "name", "reads"}, exclude_none=True)
         options, given = [], []
         for name, value in values.items():
             many = value if isinstance(value, list) else [value]

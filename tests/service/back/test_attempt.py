@@ -7,15 +7,19 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from caudal.core.units import Bytes
 from caudal.service import fence
 from caudal.service.place import began
 from caudal.service.stopping import Stopping
 from caudal.service.work import NICENESS, EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork
+from tests.data.sets import write_tiff
 from tests.service.back.conftest import settings_for
 from tests.service.back.house import House, alive
 from tests.service.back.servers import until
@@ -43,6 +47,44 @@ def test_work_goes_on_while_the_store_is_away_and_its_end_is_told_later(house: H
     ended = house.ends(job)
     assert (ended.state, ended.attempts) == ("succeeded", 1)
     assert house.steps(job) == list(range(1, 16))
+
+
+def test_a_plan_that_needs_more_than_was_kept_free_waits_until_there_is_so_much(house: House) -> None:
+    long = house.submit("hold", "60", ram="700MiB")
+    house.works(long)
+    job = house.submit("swell", str(500 * 2**20), "60", ram="600MiB", ram_bytes=200 * 2**20)
+    until(
+        lambda: house.get(job).attempts == 1 and house.get(job).state == "queued", what="it is in line again"
+    )
+    assert house.get(job).ram_bytes == 500 * 2**20
+    assert house.get(long).state == "running"
+    house.store.jobs.cancel(long.id)
+    until(lambda: house.get(job).attempts == 2 and house.get(job).state == "running", what="it goes on")
+    assert house.attempt(job).ram_bytes == 500 * 2**20
+    house.store.jobs.cancel(job.id)
+    assert house.ends(job).state == "cancelled"
+
+
+def test_a_job_reads_its_folders_alone_whatever_its_data_name(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    write_tiff(tmp_path / "out" / "a.tif", np.ones((8, 8, 1), np.uint8))
+    table = tmp_path / "root" / "p.csv"
+    table.write_text("image,mask\n../out/a.tif,../out/a.tif\n")
+    house = House(settings_for(tmp_path / "home", program=(sys.executable, "-m", "caudal"), ram="2GiB"))
+    try:
+        house.start()
+        bounds = (str(tmp_path / "root"),)
+        work = TrainWork(
+            task="segmentation", data=(str(table),), ram=Bytes.parse("1GiB"), device="cpu", reads=bounds
+        )
+        job, _new = house.store.jobs.submit(house.project, work)
+        house.queue.announce(job.id)
+        ended = house.ends(job, 120)
+    finally:
+        house.close()
+    assert (ended.state, ended.reason) == ("failed", "data")
+    assert ended.error is not None
+    assert "leads out of the folders" in ended.error.message
 
 
 def test_what_a_job_computes_lets_the_server_go_first(house: House) -> None:

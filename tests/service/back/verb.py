@@ -6,6 +6,7 @@ say CODE            ends with an error of that code
 crash WORDS         ends with a traceback
 die SIGNAL          by a signal
 weigh BYTES SECONDS as `hold`; a plan says that it holds so much
+swell BYTES SECONDS as `hold`; the plan that it writes says that it holds so much
 count               adds one line to the file `count` beside the run at each start, then as `hold 0.5`
 """
 
@@ -29,7 +30,15 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with (out.parent / "starts").open("a") as starts:
         starts.write(f"{os.getpid()} {os.environ.get('CAUDAL_SMALLER_PLAN', '')} {' '.join(words)}\n")
-    verbs = {"hold": hold, "deaf": deaf, "say": say, "crash": crash, "die": die, "weigh": weigh}
+    verbs = {
+        "hold": hold,
+        "deaf": deaf,
+        "say": say,
+        "crash": crash,
+        "die": die,
+        "weigh": weigh,
+        "swell": swell,
+    }
     verbs[task](out, *given)
 
 
@@ -45,6 +54,12 @@ def plan(words: list[str]) -> None:
 
 
 def weigh(out: Path, _bytes: str, seconds: str) -> None:
+    hold(out, seconds)
+
+
+def swell(out: Path, held: str, seconds: str) -> None:
+    plan = {"memory": {"holders": [{"pool": "ram", "bytes": int(held)}]}}
+    (out / "plan.json").write_text(json.dumps(plan))
     hold(out, seconds)
 
 

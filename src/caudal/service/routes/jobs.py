@@ -13,11 +13,13 @@ from caudal.core.messages import _
 from caudal.service import beneath
 from caudal.service.asks import NewJob, PathId, QueryId, TrainJob
 from caudal.service.auth import Reads, Runs
-from caudal.service.context import Here
+from caudal.service.context import Context, Here
+from caudal.service.ids import new_id
 from caudal.service.once import REPLAYED, Key, once_of
 from caudal.service.pages import Cursor, Limit, Page, number_of, paged
 from caudal.service.problems import Refused, documented
 from caudal.service.ranges import file_answer
+from caudal.service.records import Job, Once
 from caudal.service.states import State
 from caudal.service.summary import StatusView
 from caudal.service.views import AttemptView, JobView
@@ -52,18 +54,10 @@ def submit_job(
 
     What is larger than the machine, or asks for more time than there may be, is refused.
     """
-    needs = {pool: _planned(here, body, pool) for pool in ("ram", "vram")}
-    here.orders.check(body, needs)
-    job, new = here.store.jobs.submit(
-        here.project(body.project),
-        here.orders.work(body),
-        name=body.name,
-        priority=body.priority,
-        limit_seconds=body.limit_seconds,
-        ram_bytes=needs["ram"],
-        vram_bytes=needs["vram"],
-        once=once_of(caller, key, request, body),
-    )
+    once = once_of(caller, key, request, body)
+    job, new = None if once is None else here.store.jobs.earlier(once), False
+    if job is None:
+        job, new = _submit(here, body, once)
     if new:
         here.queue.announce(job.id)
     else:
@@ -73,11 +67,30 @@ def submit_job(
     return JobView.of(job, here.roots.veil)
 
 
-def _planned(here: Here, body: NewJob, pool: str) -> int | None:
-    """What its plan says that it will hold; `None` where there is none."""
-    if not isinstance(body, TrainJob) or body.plan is None or body.ram is not None:
-        return None
-    return here.planner.get(body.plan).predicted_bytes.get(pool)
+def _submit(here: Context, body: NewJob, once: Once | None) -> tuple[Job, bool]:
+    """The job, and whether it is a new one: somebody may have asked for it a moment ago."""
+    plan = here.planner.get(body.plan) if isinstance(body, TrainJob) and body.plan is not None else None
+    needs: dict[str, int | None] = {"ram": None, "vram": None}
+    if plan is not None and isinstance(body, TrainJob) and body.ram is None and body.vram is None:
+        needs |= plan.predicted_bytes  # with another budget it will be another plan
+    here.orders.check(body, needs)
+    project, job_id, new = here.project(body.project), new_id(), False
+    try:
+        job, new = here.store.jobs.submit(
+            project,
+            here.orders.work(body, job_id, plan.budget_bytes if plan else None),
+            name=body.name,
+            priority=body.priority,
+            limit_seconds=body.limit_seconds,
+            ram_bytes=needs["ram"],
+            vram_bytes=needs["vram"],
+            once=once,
+            job_id=job_id,
+        )
+    finally:
+        if not new:
+            here.orders.forget(job_id)
+    return job, new
 
 
 @router.get("/jobs", responses=documented(304), operation_id="list_jobs")

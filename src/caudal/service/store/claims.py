@@ -54,7 +54,7 @@ class Claims:
     def claim(self, machine: Machine) -> tuple[Job, Attempt] | None:
         """Begin the attempt whose turn it is on that machine; `None` where none fits, or none is in line."""
         with self._database.writing() as connection:
-            _alone(connection, machine)
+            _alone(connection, machine.name)
             room = _room(connection, machine)
             if room.free_places < 1:
                 return None
@@ -170,14 +170,22 @@ class Claims:
             assert moved is not None, "the row is locked"
             return moved
 
-    def needs(self, attempt: Attempt, ram_bytes: int, vram_bytes: int) -> None:
-        """Its plan is known now: so much is kept free for it, and no more."""
+    def needs(self, attempt: Attempt, ram_bytes: int, vram_bytes: int) -> bool:
+        """Its plan is known now: so much is kept free for it, and no more.
+
+        False where its machine has not so much free: then it may not go on there, and waits for it in line.
+        """
         a, values = t.attempts.c, {"ram_bytes": ram_bytes, "vram_bytes": vram_bytes}
         with self._database.writing() as connection:
+            _alone(connection, attempt.worker)
+            rows.job_row(connection, attempt.job_id, lock=True)
             same = (t.jobs.c.id == attempt.job_id) & (t.jobs.c.fence == attempt.fence)
             connection.execute(sa.update(t.jobs).where(same).values(**values))
+            if not _has_room(connection, attempt, ram_bytes, vram_bytes):
+                return False
             still = (a.id == attempt.id) & (a.state == "open")
             connection.execute(sa.update(t.attempts).where(still).values(**values))
+            return True
 
     def lost_contact(self, attempt: Attempt) -> Job | None:
         """Its supervisor was not heard of for a lease, and this is not its machine: nobody says it failed."""
@@ -263,10 +271,28 @@ def _beat(connection: sa.Connection, attempt_id: str) -> int | None:
     return connection.execute(sa.select(t.attempts.c.beat).where(t.attempts.c.id == attempt_id)).scalar()
 
 
-def _alone(connection: sa.Connection, machine: Machine) -> None:
+def _alone(connection: sa.Connection, machine: str) -> None:
     """Two processes of one machine must not both count the same free bytes as theirs."""
     if connection.dialect.name != "sqlite":  # there, whoever writes is alone anyway
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(machine.name))))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(machine))))
+
+
+def _has_room(connection: sa.Connection, attempt: Attempt, ram_bytes: int, vram_bytes: int) -> bool:
+    """Whether what an attempt is to hold is no more than was kept for it, or its machine has it free."""
+    a, w = t.attempts.c, t.workers.c
+    kept = connection.execute(sa.select(a.ram_bytes, a.vram_bytes).where(a.id == attempt.id)).one()
+    if ram_bytes <= kept[0] and vram_bytes <= kept[1]:
+        return True
+    query = sa.select(w.ram_bytes, w.vram_bytes).where(w.name == attempt.worker).order_by(w.id.desc())
+    machine = connection.execute(query.limit(1)).first()
+    if machine is None:  # nobody told how large it is
+        return True
+    others = (a.state == "open") & (a.worker == attempt.worker) & (a.id != attempt.id)
+    used = connection.execute(
+        sa.select(sa.func.sum(a.ram_bytes), sa.func.sum(a.vram_bytes)).where(others)
+    ).one()
+    free = int(machine[0]) - int(used[0] or 0), int(machine[1]) - int(used[1] or 0)
+    return ram_bytes <= free[0] and vram_bytes <= free[1]
 
 
 def _room(connection: sa.Connection, machine: Machine) -> Room:

@@ -40,10 +40,12 @@ class Jobs:
         ram_bytes: int | None = None,
         vram_bytes: int | None = None,
         once: Once | None = None,
+        job_id: str | None = None,
     ) -> tuple[Job, bool]:
         """Put a job in line; whether it is a new one. With the same `once` again it is the earlier job.
 
         `ram_bytes` and `vram_bytes` are what its plan says that it will hold; else its own budget counts.
+        `job_id` is a new id for it, where somebody had to know that before.
 
         Raises:
             NotFound: there is no such project.
@@ -56,7 +58,7 @@ class Jobs:
                 sa.select(t.projects.c.id).where(t.projects.c.id == project_id)
             ).first():
                 raise rows.missing(project_id)
-            job_id, now = new_id(), time.time()
+            job_id, now = job_id or new_id(), time.time()
             budget = work.ram
             vram = getattr(work, "vram", None)
             on_cpu = getattr(work, "device", None) == "cpu"
@@ -82,6 +84,22 @@ class Jobs:
                 kept = once.model_dump() | {"status": 0, "body": None, "job_id": job_id, "created": now}
                 connection.execute(sa.insert(t.idempotency_keys).values(**kept))
             return rows.job_row(connection, job_id), True
+
+    def earlier(self, once: Once) -> Job | None:
+        """The job that was made under the same key.
+
+        Raises:
+            Conflict: the key was used for something else.
+        """
+        with self._database.reading() as connection:
+            found = _earlier(connection, once)
+            return rows.job_row(connection, found) if found else None
+
+    def specs_in_use(self) -> set[str]:
+        """The files that jobs which have not succeeded were told to train by."""
+        query = sa.select(t.jobs.c.work).where(t.jobs.c.verb == "train", t.jobs.c.state != "succeeded")
+        with self._database.reading() as connection:
+            return {str(row[0]["spec"]) for row in connection.execute(query) if row[0].get("spec")}
 
     def get(self, job_id: str) -> Job:
         """One job.
