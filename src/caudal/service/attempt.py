@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
-from caudal.core import confined
 
+from caudal.core import confined
 from caudal.core.errors import CaudalError
 from caudal.core.files import write_whole
 from caudal.memory.meters import charged_bytes
@@ -221,13 +221,14 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
         }
         if self.job.work.module is not None:
-        values |= self._bounds()
             values[WORK_VARIABLE] = self._granted().model_dump_json()
+        values |= self._bounds()
         if self.job.smaller:
             values[SMALLER_PLAN] = "1"
         if left is not None:
             values[DEADLINE] = str(time.monotonic() + left)
         return values
+
     def _bounds(self) -> dict[str, str]:
         """Where it may read: what the job may, what it writes itself, and the run that it goes on with."""
         work = self.job.work
@@ -235,7 +236,6 @@ class Supervisor:
             return {}
         run = getattr(work, "run", None)
         return confined.environment([*work.reads, self.run, *([run] if run else [])])
-
 
     def _task(self) -> str | None:
         """What is learned, where something is."""
