@@ -108,3 +108,15 @@ def test_every_error_has_a_code_of_its_own() -> None:
 
     codes = [cls.code for cls in tree(CaudalError)]
     assert len(set(codes)) == len(codes)
+
+
+def test_of_many_words_on_how_far_it_is_few_are_passed_on_and_the_last_always() -> None:
+    heard: list[events.Event] = []
+    now = 0
+    paced = events.Paced(heard.append, 25, lambda: now)
+    for now in range(1, 101):
+        paced(events.TileDone(now, 100))
+    paced(events.Warned("not left out"))
+    assert [event.done for event in heard if isinstance(event, events.TileDone)] == [1, 26, 51, 76, 100]
+    paced(events.PartDone(1, 1))
+    assert [event.kind for event in heard[-2:]] == ["warned", "part_done"]

@@ -1,13 +1,51 @@
-"""Events as one live line on a terminal; nothing where there is none."""
+"""Events as one live line on a terminal; nothing where there is none. And for whoever watches, in a file."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from caudal.core.events import Event, MemoryRead, RunStarted, Scanned, StepDone, TileDone, Validated, Warned
+from caudal.core.events import (
+    Event,
+    JsonLines,
+    MemoryRead,
+    Paced,
+    PartDone,
+    RunStarted,
+    Scanned,
+    Sink,
+    StepDone,
+    TileDone,
+    Validated,
+    Warned,
+)
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.runs.watched import EVENTS
+
+_DOING = {
+    "predict": _("predicting"),
+    "evaluate": _("scoring"),
+    "explain": _("explaining"),
+    "pack": _("packing"),
+}
+
+
+@contextmanager
+def heard(console: Console) -> Iterator[list[Sink]]:
+    """Who hears of a verb that writes no run of its own: a live line, and the file that was asked for."""
+    path = os.environ.get(EVENTS)
+    with Live(console) as live:
+        if path is None:
+            yield [live]
+            return
+        with closing(JsonLines(Path(path))) as log:
+            yield [live, Paced(log)]
 
 
 class Live:
@@ -26,6 +64,7 @@ class Live:
             disable=not console.is_terminal,
         )
         self._bars: dict[str, TaskID] = {}
+        self._verb = "train"
         self._rate = self._loss = 0.0
         self._memory = self._score = ""
         self._budget = Bytes(0)
@@ -41,11 +80,12 @@ class Live:
         """Draw it."""
         if isinstance(event, Scanned):
             self._move(_("looking at the data"), event.done, event.total)
-        elif isinstance(event, TileDone):
-            self._move(_("predicting"), event.done, event.total)
+        elif isinstance(event, TileDone | PartDone):
+            self._move(_DOING.get(self._verb, _("predicting")), event.done, event.total)
         elif isinstance(event, RunStarted):
-            self._budget = Bytes(event.budget_bytes["ram"])
-            self._move(_("training"), event.step, event.total_steps)
+            self._verb, self._budget = event.verb, Bytes(event.budget_bytes["ram"])
+            if event.verb == "train":
+                self._move(_("training"), event.step, event.total_steps)
         elif isinstance(event, StepDone):
             self._step(event)
         elif isinstance(event, MemoryRead):

@@ -24,7 +24,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """A run began, or went on from a checkpoint (`step` > 0)."""
+    """A run began, or went on from a checkpoint (`step` > 0); `total_steps` are tiles or parts elsewhere."""
 
     kind = "run_started"
     task: str
@@ -33,11 +33,12 @@ class RunStarted(Event):
     total_steps: int
     predicted_bytes: dict[str, int]
     budget_bytes: dict[str, int]
+    verb: str = "train"
 
 
 @dataclass(frozen=True, slots=True)
 class Scanned(Event):
-    """A pass over the data, before training, went this far."""
+    """A pass over the data, before the work itself, went this far."""
 
     kind = "scanned"
     done: int
@@ -110,9 +111,18 @@ class MemoryRead(Event):
 
 @dataclass(frozen=True, slots=True)
 class TileDone(Event):
-    """A raster being predicted went this far."""
+    """Rasters that are predicted or scored went this far, in tiles of all of them."""
 
     kind = "tile_done"
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone(Event):
+    """Samples or images that are predicted, scored, explained or packed went this far."""
+
+    kind = "part_done"
     done: int
     total: int
 
@@ -174,7 +184,7 @@ KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         RunStarted, Scanned, Warned, SampleBroken, StepDone, Validated, CheckpointSaved, MemoryRead, TileDone,
-        RunEnded, MemoryRelieved, RunKilled,
+        PartDone, RunEnded, MemoryRelieved, RunKilled,
     )
 }  # fmt: skip
 
@@ -210,6 +220,25 @@ class JsonLines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class Paced:
+    """Passes events on; of those that say how far something is, one each `seconds`, and the last."""
+
+    def __init__(
+        self, sink: Sink, seconds: float = 0.25, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sink, self._seconds, self._clock = sink, seconds, clock
+        self._next = clock()
+
+    def __call__(self, event: Event) -> None:
+        """Pass it on, or leave it out."""
+        if isinstance(event, Scanned | TileDone | PartDone):
+            now = self._clock()
+            if now < self._next and event.done < event.total:
+                return
+            self._next = now + self._seconds
+        self._sink(event)
 
 
 def _ends_with_newline(path: Path) -> bool:

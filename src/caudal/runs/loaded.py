@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,6 +99,30 @@ class Loaded:
             if self._needed(tiling, header) <= budget and (real := self._rehearsed(tiling, header)) <= budget:
                 return tiling, real
         raise planner.refusal(self._holders(rows[-1], header), budget, None)
+
+    def cut(
+        self, paths: Sequence[Location], budget: Bytes, exact: bool, tick: Callable[[int, int], None]
+    ) -> tuple[list[Tiling], Bytes, int]:
+        """The tiles of each raster, the predicted peak of all, and how many tiles they are together.
+
+        `tick` hears how many were looked at.
+
+        Raises:
+            DataError: one cannot be read, or has other bands.
+            DoesNotFit: not even the smallest tile fits.
+        """
+        rows: list[Tiling] = []
+        known: dict[Tiling, Tiling] = {}  # of very many rasters, most are cut alike
+        predicted, tiles = Bytes(0), 0
+        for number, path in enumerate(paths):
+            header = reader_for(path).header(path)
+            self.check_bands(header.bands, path)
+            tiling, needed = self.tiling(budget, path, exact)
+            rows.append(known.setdefault(tiling, tiling))
+            predicted = max(predicted, needed)
+            tiles += tiling.tiles(header.height, header.width)
+            tick(number + 1, len(paths))
+        return rows, predicted, tiles
 
     def _rehearsed(self, tiling: Tiling, header: Header) -> Bytes:
         """The same from one real tile: what lies free in the heap by then is taken again, or is not."""

@@ -69,19 +69,20 @@ def score_image(
     scorer: Scorer,
     image: int,
     scratch: Path | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Score one image against `truth`, which gives the class numbers of a window."""
+    """Score one image against `truth`, which gives the class numbers of a window; `tick` hears each tile."""
     regions = score_windows(
         source, forward, tiling.grid(source.header), channels, overlap=False, scratch=scratch
     )
     with closing(regions):
         for region in regions:
-            if region.scores_CHW is None:
-                continue
-            predicted_HW = region.scores_CHW.argmax(0).astype(np.uint8)
-            if region.valid_HW is not None:
-                predicted_HW[~region.valid_HW] = IGNORE
-            scorer.add(image, predicted_HW, truth(region.window))
+            if region.scores_CHW is not None:
+                predicted_HW = region.scores_CHW.argmax(0).astype(np.uint8)
+                if region.valid_HW is not None:
+                    predicted_HW[~region.valid_HW] = IGNORE
+                scorer.add(image, predicted_HW, truth(region.window))
+            tick()
 
 
 def score_images(
@@ -95,18 +96,25 @@ def score_images(
     scratch: Path | None = None,
     tick: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
-    """Score whole images, each in memory that does not grow with it."""
-    for done, i in enumerate(members):
+    """Score whole images, each in flat memory; `tick` hears of tiles, those done and all."""
+    total = sum(tiling.tiles(int(index.height[i]), int(index.width[i])) for i in members)
+    done = 0
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        tick(done, total)
+
+    for i in members:
 
         def truth(window: Window, i: int = i) -> npt.NDArray[np.uint8]:
             return reader.classes_in(i, window)
 
         with reader_for(index.image(i)).open(index.image(i)) as source:
             forward = forwards(int(index.layout[i]))
-            score_image(source, truth, forward, tiling, channels, scorer, i, scratch)
+            score_image(source, truth, forward, tiling, channels, scorer, i, scratch, one_more)
         if index.height[i] * index.width[i] >= _LARGE_PX:
             allocator.trim()  # measured: without it the next image adds a fifth to the peak
-        tick(done + 1, len(members))
 
 
 @dataclass(frozen=True)

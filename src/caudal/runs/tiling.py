@@ -41,9 +41,14 @@ class Tiling(Frozen):
 
     def grid(self, header: Header) -> TileGrid:
         """The tiles of one raster."""
-        return TileGrid(
-            header.height, header.width, self.core_px, self.context_px, self.multiple_px, self.mode
-        )
+        return self._cut(header.height, header.width)
+
+    def tiles(self, height: int, width: int) -> int:
+        """How many tiles a raster of that size has."""
+        return len(self._cut(height, width))
+
+    def _cut(self, height: int, width: int) -> TileGrid:
+        return TileGrid(height, width, self.core_px, self.context_px, self.multiple_px, self.mode)
 
 
 def tiling_bytes(

@@ -16,6 +16,9 @@ SMALLER_PLAN = "CAUDAL_SMALLER_PLAN"
 DEADLINE = "CAUDAL_DEADLINE"
 """When the run has to end, with a checkpoint: in seconds of the monotonic clock, one for all processes."""
 
+EVENTS = "CAUDAL_EVENTS"
+"""The file to which a verb that writes no run of its own appends what happens."""
+
 _SHARE = 0.85
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ from caudal.core.errors import CaudalError
 from caudal.core.files import write_whole
 from caudal.memory.meters import charged_bytes
 from caudal.runs.supervisor import Child
-from caudal.runs.watched import DEADLINE, FENCE, SMALLER_PLAN, WATCHER_BYTES
+from caudal.runs.watched import DEADLINE, EVENTS, FENCE, SMALLER_PLAN, WATCHER_BYTES
 from caudal.service import fence
 from caudal.service.ends import Ending
 from caudal.service.errors import StoreAway
@@ -36,7 +35,7 @@ from caudal.service.records import Attempt, Job, Problem
 from caudal.service.settings import VARIABLE, Settings
 from caudal.service.stopping import Stopping
 from caudal.service.store import Store, Superseded, open_store
-from caudal.service.tail import Tail
+from caudal.service.tail import NAME, Tail, begin_anew
 from caudal.service.tracking import Reporter
 from caudal.service.work import NICENESS, WORK_VARIABLE, TrainWork, Work
 
@@ -59,7 +58,7 @@ class Supervisor:
         self.run = settings.run_folder(job.id)
         self.reporter = Reporter(settings, job) if settings.tracking else None
         listen = {} if self.reporter is None else {"listen": self.reporter.tell}
-        self.tail = Tail(store, attempt, self.run / "events.jsonl", **listen)
+        self.tail = Tail(store, attempt, self.run / NAME, **listen)
         self.peak: dict[str, int] = {}
         self.plan_of = 0
         self.stop_asked = False
@@ -82,10 +81,8 @@ class Supervisor:
         self._tell(ending)
 
     def _work(self) -> Ending:
-        if not self.job.work.resumes and self.run.exists():
-            shutil.rmtree(self.run)
         if not self.job.work.resumes:
-            self.run.mkdir(parents=True)
+            begin_anew(self.run)
         if (found := self._finished_before()) is not None:
             self._try(lambda: self.store.claims.running(self.attempt, self.run, self._task()))
             return found
@@ -220,6 +217,8 @@ class Supervisor:
             FENCE: f"{self.folder / fence.NAME}:{self.attempt.fence}",
             "PYTHONUNBUFFERED": "1",
         }
+        if self.job.work.verb != "train":  # which has them in its run anyway
+            values[EVENTS] = str(self.run / NAME)
         if self.job.work.module is not None:
             values[WORK_VARIABLE] = self._granted().model_dump_json()
         values |= self._bounds()

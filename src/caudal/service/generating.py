@@ -56,7 +56,7 @@ def make(work: GenerateWork, run: Path, tell: JsonLines, stop: threading.Event) 
     def planned(plan: GenerationPlan, _studio: object) -> None:
         write_whole(run / "plan.json", lambda part: part.write_text(plan.model_dump_json(), encoding="utf-8"))
         budget, predicted = plan.memory.budget_bytes(), plan.memory.predicted_bytes()
-        tell(RunStarted("generation", plan.device, 0, plan.steps, predicted, budget))
+        tell(RunStarted("generation", plan.device, 0, plan.steps, predicted, budget, "generate"))
         for text in plan.warnings:
             tell(Warned(text))
 

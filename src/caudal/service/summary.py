@@ -21,7 +21,8 @@ _RECENT_STEPS = 50
 class StatusView(BaseModel):
     """How a job stands. Shares lie in [0, 1]; what is not known yet is `null`.
 
-    `stall` is the share of the last steps that was waited for data, `left_seconds` what they say is left.
+    `step` of `steps` are those of a training; elsewhere tiles, samples or pictures. `stall` is the share of
+    the last steps that was waited for data, `left_seconds` what they say is left.
     """
 
     job: str
@@ -53,7 +54,9 @@ class _Story:
 
     last_id: int = 0
     steps: int | None = None
-    tiles: tuple[int, int] | None = None
+    began: float | None = None
+    parts: tuple[int, int] | None = None
+    heard: float = 0.0
     step: dict[str, Any] = field(default_factory=dict)
     recent: list[tuple[float, float, int]] = field(default_factory=list)
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -70,7 +73,8 @@ class _Story:
         self.last_id = event.id
         match event.kind:
             case "run_started":
-                self.steps, self.tiles, self.recent = body.get("total_steps"), None, []
+                self.steps, self.parts, self.recent = body.get("total_steps"), None, []
+                self.began = event.time
                 self.predicted, self.budget = body.get("predicted_bytes", {}), body.get("budget_bytes", {})
             case "step_done":
                 self.step = body
@@ -81,8 +85,8 @@ class _Story:
             case "memory_read":
                 self.ram, self.vram = body.get("ram"), body.get("vram")
                 self.peak = max(self.peak or 0, self.ram or 0)
-            case "tile_done" | "picture_step":
-                self.tiles = body.get("done", 0), body.get("total", 0)
+            case "tile_done" | "part_done" | "picture_step":
+                self.parts, self.heard = (body.get("done", 0), body.get("total", 0)), event.time
             case "warned":
                 self.warnings = [*self.warnings, str(body.get("message", ""))][-20:]
 
@@ -112,15 +116,16 @@ class Summaries:
 
 
 def _view(job: Job, story: _Story) -> StatusView:
-    step, seconds = story.step.get("step"), sum(row[0] for row in story.recent)
-    done = None
-    if story.tiles and story.tiles[1]:
-        done = story.tiles[0] / story.tiles[1]
-    elif step is not None and story.steps:
-        done = min(1.0, step / story.steps)
+    step, steps, seconds = story.step.get("step"), story.steps, sum(row[0] for row in story.recent)
+    if story.parts is not None:
+        step, steps = story.parts
+    done = min(1.0, step / steps) if step is not None and steps else None
     left = None
-    if step is not None and story.steps and story.recent and job.ended is None:
-        left = max(0, story.steps - step) * seconds / len(story.recent)
+    if step and steps and job.ended is None:
+        if story.recent:
+            left = max(0, steps - step) * seconds / len(story.recent)
+        elif story.began is not None:
+            left = max(0, steps - step) * max(0.0, story.heard - story.began) / step
     return StatusView(
         job=job.id,
         state=job.state,
@@ -128,7 +133,7 @@ def _view(job: Job, story: _Story) -> StatusView:
         next=job.next,
         done=1.0 if job.state == "succeeded" else done,
         step=step,
-        steps=story.steps,
+        steps=steps,
         epoch=story.step.get("epoch"),
         loss=story.step.get("loss"),
         learning_rate=story.step.get("learning_rate"),
