@@ -17,6 +17,8 @@ from caudal.data.locations import list_files
 from caudal.data.sample_index import index_samples, labels_from_folders
 from caudal.data.sample_listing import list_names, texts
 from caudal.data.sample_set import SampleSet
+from caudal.runs.spec import RunSpec
+from caudal.runs.work.sets import Sets
 
 MILLION_SECONDS, MILLION_BYTES = 20, 300 * 2**20
 FILES = 20_000
@@ -131,3 +133,38 @@ def test_folders_of_one_name_are_one_class(tmp_path: Path) -> None:
     assert found is not None
     assert found.fields[-1].categories == ("cat", "dog")
     assert found.columns.extra["label"].tolist() == [0, 1, 0]
+
+
+def test_folders_that_are_parts_of_a_split_are_no_classes(tmp_path: Path) -> None:
+    for k, name in enumerate(("train/cat", "train/dog", "test/cat", "dog/val")):
+        (tmp_path / name).mkdir(parents=True)
+        np.save(tmp_path / name / f"{k}.npy", np.zeros((k + 1, 3), np.float32))
+    found = labels_from_folders(index_samples(str(tmp_path), "file"))
+    assert found is not None
+    names = [found.fields[-1].categories[code] for code in found.columns.extra["label"]]
+    assert names == ["dog", "cat", "cat", "dog"]  # dog/val, test/cat, train/cat, train/dog
+    for name in ("cat", "dog"):
+        for part in ("train", "test"):
+            for file in (tmp_path / part / name).glob("*.npy") if (tmp_path / part / name).is_dir() else ():
+                file.rename(tmp_path / part / file.name)
+    (tmp_path / "dog" / "val" / "3.npy").unlink()
+    assert labels_from_folders(index_samples(str(tmp_path), "file")) is None
+
+
+def test_files_that_say_nothing_learn_from_their_folders_and_others_do_not(tmp_path: Path) -> None:
+    for part, count in (("train", 8), ("val", 2), ("test", 2)):
+        for kind in ("walk", "run"):
+            (tmp_path / part / kind).mkdir(parents=True)
+            for k in range(count):
+                np.save(tmp_path / part / kind / f"{k}.npy", np.zeros((k + 2, 3), np.float32))
+    made = {"task": "sequence", "data": {"images": [str(tmp_path)]}, "training": {"batch": 4}}
+    work = Sets.open(RunSpec.make(made))
+    assert work.sought.names == ("run", "walk")
+    assert [len(part) for part in (work.split.train, work.split.validation, work.split.test)] == [16, 4, 4]
+    say = tmp_path / "say"
+    for kind in ("a", "b"):
+        (say / kind).mkdir(parents=True)
+        for k in range(8):
+            np.savez(say / kind / f"{k}.npz", x=np.zeros((k + 2, 3)), y=np.array(k % 2))
+    own = Sets.open(RunSpec.make({**made, "data": {"images": [str(say)]}}))
+    assert own.sought.field == "y"

@@ -22,9 +22,11 @@ from caudal.data.sample_headers import Headers, part_of
 from caudal.data.sample_listing import list_names, texts
 from caudal.data.sample_parts import Parts, joined
 from caudal.data.sample_set import BLOCK_BYTES, DIRECT_BYTES, Columns, SampleSet
+from caudal.data.sample_split import TEST, TRAIN, VALIDATION
 
 Arrangement = Literal["auto", "file", "rows"]
 
+_TABLE = ".csv"
 _MOST_FILES = 4096  # whose parts stand as Python objects in one thread
 
 
@@ -35,13 +37,15 @@ def index_samples(
     threads: int = 2,
     tick: Callable[[int, int], None] = lambda _done, _total: None,
     tolerant: bool = False,
+    table: str = "",
 ) -> SampleSet:
     """Index every file below `root` that a sample reader knows (all of one format).
 
     `arrangement` says what a sample is in a file of arrays: the whole `file`, or each of its `rows` (entries
     along the first axis); `auto` decides by the first files and says so in the notes. Files of text, tables
     and graphs know it by themselves. `reader` replaces the one found by the names. A `tolerant` index lists
-    files that say nothing of themselves in `unreadable`, as long as each of the others is one sample.
+    files that say nothing of themselves in `unreadable`, as long as each of the others is one sample. The
+    file `table` says something of samples, and is none.
 
     Raises:
         UnreadableFile: nothing to read there, or a broken file.
@@ -49,8 +53,9 @@ def index_samples(
     """
     if not is_remote(root):
         check_finished(local_path(root))
-    names, reader = _names(root, reader)
+    names, reader, said = _names(root, reader, table)
     whole, notes = _arrangement(names, reader, arrangement)
+    notes = (*said, *notes)
     alike = reader if isinstance(reader, AlikeReader) and not is_remote(root) else None
     look = Headers(names, reader, whole, tolerant, alike)
     step = min(_MOST_FILES, max(1, len(names) // (16 * threads)))
@@ -75,9 +80,11 @@ def index_samples(
     return replace(made, unreadable=tuple((str(error.facts["path"]), error.message) for error in errors))
 
 
-def _names(root: str, reader: SampleReader | None) -> tuple[Names, SampleReader]:
+def _names(root: str, reader: SampleReader | None, table: str) -> tuple[Names, SampleReader, tuple[str, ...]]:
+    """The files of samples, their reader, and what is to be said of others."""
     known = dict.fromkeys(reader.suffixes, reader) if reader else sample_readers()
     names = list_names(root, tuple(known))
+    names, said = _without_tables(names, root, table)
     if not len(names):
         raise UnreadableFile(
             _("{path} holds no file of samples that can be read.").format(path=root),
@@ -95,7 +102,22 @@ def _names(root: str, reader: SampleReader | None) -> tuple[Names, SampleReader]
                 _("{path} holds files of several formats: {kinds}.").format(path=root, kinds=" ".join(kinds)),
                 _("Give a folder, or a pattern, with files of one format."),
             )
-    return names, first
+    return names, first, said
+
+
+def _without_tables(names: Names, root: str, table: str) -> tuple[Names, tuple[str, ...]]:
+    """The names without those that are about samples: `table`, or a CSV alone among files of another kind."""
+    is_table = [name.lower().endswith(_TABLE) for name in texts(names)]
+    if not any(is_table):
+        return names, ()
+    left = np.array(is_table)
+    tables = [names[k] for k in np.flatnonzero(left).tolist()]
+    if table and (own := [name for name in tables if os.path.realpath(name) == os.path.realpath(table)]):
+        return Names.pack(name for name in texts(names) if name != own[0]), ()
+    if len(tables) > 1 or left.all():
+        return names, ()
+    note = _("{table} is no sample; give it with --labels if it says what the files are.")
+    return Names.pack(name for name in texts(names) if name != tables[0]), (note.format(table=tables[0]),)
 
 
 def _reader_of(name: str, known: dict[str, SampleReader]) -> SampleReader:
@@ -237,12 +259,15 @@ def with_extra(samples: SampleSet, name: str, values: Array, categories: tuple[s
 
 
 def labels_from_folders(samples: SampleSet) -> SampleSet | None:
-    """The set with the field `label`: the folder that each file lies in; `None` if there is one folder."""
+    """The set with the field `label`: the folder that each file lies in; `None` if there is one folder.
+
+    Folders called train, val, test and the like are parts of a split: then the one above counts.
+    """
     number: dict[str, int] = {}
     names = samples.columns.names
     folders = (name.replace(os.sep, "/").rpartition("/")[0] for name in texts(names))
     of_path = np.fromiter((number.setdefault(one, len(number)) for one in folders), np.int64, len(names))
-    called = [path.rpartition("/")[2] for path in number]
+    called = [_class_of(path, samples.root) for path in number]
     classes = tuple(sorted(set(called)))
     if len(classes) < 2:
         return None
@@ -250,3 +275,12 @@ def labels_from_folders(samples: SampleSet) -> SampleSet | None:
     of_file = np.array([code[text] for text in called], np.int64)[of_path]
     per_sample = np.repeat(of_file, np.diff(samples.columns.file_ends, prepend=0))
     return with_extra(samples, "label", per_sample, classes)
+
+
+def _class_of(folder: str, root: str) -> str:
+    """The name of a folder, or of the nearest above it, that is no part of a split."""
+    root = root.replace(os.sep, "/").rstrip("/")
+    below = folder.removeprefix(root).strip("/").split("/") if folder.startswith(root) else [folder]
+    parts = {*TRAIN, *VALIDATION, *TEST}
+    named = [name for name in below if name and name.lower() not in parts]
+    return named[-1] if named else root.rpartition("/")[2]

@@ -27,8 +27,11 @@ def open_set(
     tick: Callable[[int, int], None] = lambda _done, _total: None,
     antialias: bool = True,
     tolerant: bool = False,
+    labels: str | None = None,
 ) -> SampleSet:
     """Index what is there; see `caudal.stream` for the arguments, and `index_samples` for `tolerant`.
+
+    `labels` is a table about the samples, which may lie among them.
 
     Raises:
         UnreadableFile: nothing to read, or a broken header.
@@ -41,12 +44,15 @@ def open_set(
         reader = PictureReader(resize, scaled, antialias)
     if is_remote(data):
         return _labelled(index_samples(data, arrangement, reader, threads, tick, tolerant))
+    table = str(local_path(labels)) if labels else ""
     root = local_path(data)
-    kept = index_cache.cache_folder() / index_cache.key_of(root, arrangement, resize, scaled, antialias)
+    kept = index_cache.cache_folder() / index_cache.key_of(
+        root, arrangement, resize, scaled, antialias, table
+    )
     found = index_cache.load(kept, root, reader)
     if found is None:
         began = time.monotonic()
-        found = _labelled(index_samples(str(root), arrangement, reader, threads, tick, tolerant))
+        found = _labelled(index_samples(str(root), arrangement, reader, threads, tick, tolerant, table))
         if time.monotonic() - began > _WORTH_KEEPING_SECONDS and not found.unreadable:
             index_cache.store(kept, found, root)
             # From here on its columns are pages of files, which are not charged.

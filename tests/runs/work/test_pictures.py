@@ -291,7 +291,7 @@ def test_a_class_of_one_picture_is_told(tmp_path: Path) -> None:
     ("rows", "error", "says"),
     [
         ("file,label\na00.png,a\nnowhere.png,b\n", BadValues, "1 files that are not there"),
-        ("file,label\n", UnreadableFile, "no column of file names"),
+        ("file,label\n", UnreadableFile, "has no row"),
         ("label\na\n", UnreadableFile, "no column of file names"),
         ("file,label\na00.png,\nb00.png,\n", BadValues, "no value that is known"),
     ],

@@ -65,8 +65,9 @@ class Graphs:
         if nodes is not None:
             return open_set(nodes, "rows", None, False, spec.data.threads, tick)
         return open_set(
-            spec.data.images[0], spec.data.samples, None, False, spec.data.threads, tick, tolerant=True
-        )
+            spec.data.images[0], spec.data.samples, None, False, spec.data.threads, tick, tolerant=True,
+            labels=spec.data.labels,
+        )  # fmt: skip
 
     def inputs(self, samples: SampleSet, besides: frozenset[str]) -> Inputs:
         """See `Kind.inputs`."""

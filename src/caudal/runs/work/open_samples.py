@@ -12,14 +12,17 @@ from caudal.core.messages import _
 from caudal.core.registry import Registry
 from caudal.data.paths import local_path
 from caudal.data.sample_files.base import Array, Ints
-from caudal.data.sample_index import with_extra
+from caudal.data.sample_index import labels_from_folders, with_extra
+from caudal.data.sample_listing import texts
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import called
 from caudal.data.sample_table import LABEL_COLUMNS, read_table
 from caudal.data.sample_values import column, field_of
+from caudal.data.text_column import TextColumn
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.base import Tick
 from caudal.runs.work.kind import Kind
+from caudal.runs.work.sought import NAMES
 
 KINDS = Registry(
     "task",
@@ -31,6 +34,7 @@ KINDS = Registry(
     },
 )
 SPLIT = "split"
+FOLDERS = "label"
 _MOST_NAMED = 3
 
 
@@ -43,7 +47,7 @@ class Opened:
     kind: Kind
     groups: Ints | None
     split: tuple[Ints, tuple[str, ...]] | None
-    columns: dict[str, list[str]]
+    columns: dict[str, TextColumn]
     notes: tuple[str, ...]
 
 
@@ -62,8 +66,10 @@ def open_samples(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Open
     kind: Kind = KINDS.get(spec.task)()
     samples = kind.open_set(spec, tick)
     members = np.arange(len(samples), dtype=np.int64)
-    columns: dict[str, list[str]] = {}
+    columns: dict[str, TextColumn] = {}
     notes: tuple[str, ...] = ()
+    if spec.data.labels is None:
+        samples = _by_folders(samples, spec.data.target)
     if spec.data.labels is not None:
         table = read_table(local_path(spec.data.labels), samples)
         members, columns, notes = table.members, table.columns, table.notes
@@ -94,7 +100,18 @@ def _left_out(samples: SampleSet) -> list[str]:
     ]
 
 
-def _with_label(samples: SampleSet, members: Ints, columns: dict[str, list[str]], spec: RunSpec) -> SampleSet:
+def _by_folders(samples: SampleSet, target: str | None) -> SampleSet:
+    """The set with a label from folders, where files are a sample each and say nothing of what they are."""
+    alone = len(samples.columns.names) == len(samples)
+    said = {one.name.lower() for one in samples.fields} & set(NAMES)
+    if not alone or said or target not in (None, FOLDERS):
+        return samples
+    return labels_from_folders(samples) or samples
+
+
+def _with_label(
+    samples: SampleSet, members: Ints, columns: dict[str, TextColumn], spec: RunSpec
+) -> SampleSet:
     """The set with the table's label as a field."""
     wanted = spec.data.target
     name = next((n for n in columns if n == wanted or (wanted is None and n.lower() in LABEL_COLUMNS)), None)
@@ -102,17 +119,17 @@ def _with_label(samples: SampleSet, members: Ints, columns: dict[str, list[str]]
         return samples
     texts = columns[name]
     try:
-        numbers = [float(text) if text else np.nan for text in texts]
+        numbers = texts.numbers()
         values: Array = np.full(len(samples), np.nan)
         values[members] = numbers
         categories: tuple[str, ...] = ()
         if np.isfinite(numbers).any() and all(n == np.rint(n) for n in numbers if np.isfinite(n)):
             values = np.where(np.isfinite(values), values, -1).astype(np.int64)
     except ValueError:
-        categories = tuple(sorted({text for text in texts if text}))
-        code = {text: k for k, text in enumerate(categories)}
+        codes, every = texts.coded()
+        categories = tuple(text for text in every if text)
         values = np.full(len(samples), -1, np.int64)
-        values[members] = [code.get(text, -1) for text in texts]
+        values[members] = codes - (len(every) - len(categories))  # no text is unknown, and sorted first
     if any(one.name == name for one in samples.fields):  # the folders say something else, the table counts
         extra = {key: value for key, value in samples.columns.extra.items() if key != name}
         samples = replace(
@@ -123,15 +140,16 @@ def _with_label(samples: SampleSet, members: Ints, columns: dict[str, list[str]]
     return with_extra(samples, name, values, categories)
 
 
-def _coded(texts: list[str], members: Ints, count: int) -> tuple[Ints, tuple[str, ...]]:
-    names = tuple(sorted(set(texts)))
-    number = {text: k for k, text in enumerate(names)}
+def _coded(texts: TextColumn, members: Ints, count: int) -> tuple[Ints, tuple[str, ...]]:
+    own, names = texts.coded()
     codes = np.full(count, -1, np.int64)
-    codes[members] = [number[text] for text in texts]
+    codes[members] = own
     return codes, names
 
 
-def _groups(spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, list[str]]) -> Ints | None:
+def _groups(
+    spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, TextColumn]
+) -> Ints | None:
     wanted = spec.split.group
     if wanted is None:
         return None
@@ -149,7 +167,7 @@ def _groups(spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str,
 
 
 def _parts(
-    spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, list[str]]
+    spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, TextColumn]
 ) -> tuple[Ints, tuple[str, ...]] | None:
     """Codes and names of a column `split`, or of folders of such names."""
     if SPLIT in columns:
@@ -163,12 +181,21 @@ def _parts(
         kinds = np.unique(values[known])
         codes = np.where(known, np.searchsorted(kinds, values), -1)
         return codes.astype(np.int64), tuple(str(kind).removesuffix(".0") for kind in kinds.tolist())
-    root = Path(samples.root)
+    return _parts_by_folders(samples)
+
+
+def _parts_by_folders(samples: SampleSet) -> tuple[Ints, tuple[str, ...]] | None:
+    """The folders right below the root as parts, where one of them is called train."""
     names = samples.columns.names
-    tops = [Path(names[i]).parts[len(root.parts) :][:1] for i in range(len(names))]
-    folders = sorted({top[0] for top in tops if len(top) == 1})
-    if not {"train"} <= {name.lower() for name in folders}:
+    begin = len(samples.root.replace("\\", "/").rstrip("/")) + 1
+    number: dict[str, int] = {}
+    tops = (name[begin:].replace("\\", "/").partition("/") for name in texts(names))
+    # A file beside the folders is in none of them.
+    of_file = np.fromiter(
+        (number.setdefault(top, len(number)) if below else -1 for top, _slash, below in tops),
+        np.int64,
+        len(names),
+    )
+    if "train" not in {name.lower() for name in number}:
         return None
-    number = {name: k for k, name in enumerate(folders)}
-    of_file = np.array([number[top[0]] for top in tops], np.int64)
-    return np.repeat(of_file, np.diff(samples.columns.file_ends, prepend=0)), tuple(folders)
+    return np.repeat(of_file, np.diff(samples.columns.file_ends, prepend=0)), tuple(number)

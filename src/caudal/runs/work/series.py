@@ -47,8 +47,9 @@ class Series:
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
         """See `Kind.open_set`."""
         return open_set(
-            spec.data.images[0], spec.data.samples, None, False, spec.data.threads, tick, tolerant=True
-        )
+            spec.data.images[0], spec.data.samples, None, False, spec.data.threads, tick, tolerant=True,
+            labels=spec.data.labels,
+        )  # fmt: skip
 
     def inputs(self, samples: SampleSet, besides: frozenset[str]) -> Inputs:
         """See `Kind.inputs`."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
+from caudal.data.text_column import TextColumn
 from caudal.runs.work.open_samples import Opened
 from caudal.runs.work.set_stream import scored_at_once, scoring_batches
 from caudal.runs.work.sought import Sought
@@ -51,7 +52,7 @@ def predictions(
         model.train(was_training)
 
 
-def shown_groups(opened: Opened, sought: Sought) -> dict[str, list[str]]:
+def shown_groups(opened: Opened, sought: Sought) -> dict[str, TextColumn]:
     """The columns of a table by which results are shown: those of a few values, what is learned left out."""
     return {
         name: texts
@@ -61,12 +62,17 @@ def shown_groups(opened: Opened, sought: Sought) -> dict[str, list[str]]:
 
 
 def score_each(
-    scorer: Any, found: Iterable[tuple[Ints, Found]], opened: Opened, groups: dict[str, list[str]]
+    scorer: Any, found: Iterable[tuple[Ints, Found]], opened: Opened, groups: dict[str, TextColumn]
 ) -> None:
     """Give a scorer what was predicted, and, if it takes them, the groups of each sample."""
     for numbers, (predicted, truth) in found:
         if not opened.kind.takes_groups:
             scorer.add(predicted, truth)
             continue
-        place = np.searchsorted(opened.members, numbers).tolist()
-        scorer.add(predicted, truth, {name: [texts[k] for k in place] for name, texts in groups.items()})
+        known = truth >= 0  # of no class that was learned, or without a label
+        place = np.searchsorted(opened.members, numbers[known]).tolist()
+        scorer.add(
+            predicted[known],
+            truth[known],
+            {name: [texts[k] for k in place] for name, texts in groups.items()},
+        )

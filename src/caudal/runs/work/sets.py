@@ -121,6 +121,7 @@ class Sets:
         columns = self.samples.columns
         arrays = [*columns.row_ends.values(), *(columns.places or {}).values(), *columns.extra.values()]
         held = sum(a.nbytes for a in arrays if not isinstance(a, np.memmap))
+        held += sum(texts.nbytes for texts in self.opened.columns.values())
         return held + 24 * len(self.samples)  # the parts of the split, and labels
 
     @property
