@@ -92,16 +92,22 @@ def worker(
     ram: Ram = None,
     vram: Vram = None,
     settings: File = None,
+    check: Annotated[
+        bool, typer.Option("--check", help=_("Take none: say whether this machine's worker is heard of."))
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """See `service/worker.py`."""
     with face(as_json) as shown:
         _installed()
         from caudal.service.settings import Settings
-        from caudal.service.worker import run_worker
+        from caudal.service.worker import check_worker, run_worker
 
         flags = _flags(home=home, database=database, queue=queue, broker=broker, ram=ram, vram=vram)
-        code = run_worker(Settings.make({**_file(settings).get("service", {}), **flags}))
+        kept = Settings.make({**_file(settings).get("service", {}), **flags})
+        if check:
+            check_worker(kept)
+        code = 0 if check else run_worker(kept)
         shown.end({"verb": "worker"})
         raise typer.Exit(code)
 

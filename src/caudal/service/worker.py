@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Literal, get_args
 
-from caudal.core.errors import CaudalError, UsageError
+from caudal.core.errors import CaudalError, UsageError, WorkerDied
 from caudal.core.messages import _
 from caudal.service.errors import StoreAway
 from caudal.service.keeper import Keeper, ask_to_stop
@@ -36,6 +36,7 @@ _LOOK_SECONDS = 0.5
 _DRAIN_SECONDS = 30.0
 _LOCK_SECONDS = 10.0
 _AWAY_SECONDS = 1.0
+_CHECK_SECONDS = 0.5
 
 
 class WorkerLoop:
@@ -147,6 +148,27 @@ def _until_told(loop: WorkerLoop, helper: Helper) -> None:
             loop.drain()
     finally:
         helper.close()
+
+
+def check_worker(settings: Settings, pause: Callable[[float], object] = time.sleep) -> None:
+    """See that the worker of this machine is heard of: that what it tells the store grows within a lease.
+
+    Raises:
+        WorkerDied: there is none, or it is silent.
+        StoreAway: the database does not answer.
+    """
+    with open_store(settings, migrate=False) as store:
+        here = [one.id for one in store.workers.list() if one.name == settings.worker_name]
+        before = store.workers.beats()
+        for _look in range(int(settings.lease_seconds / _CHECK_SECONDS) if here else 0):
+            pause(_CHECK_SECONDS)
+            now = store.workers.beats()
+            if any(now.get(one, 0) > before.get(one, 0) for one in here):
+                return
+    raise WorkerDied(
+        _("Nothing is heard of a worker named {name}.").format(name=settings.worker_name),
+        _("Start one: caudal worker."),
+    )
 
 
 @contextmanager

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from caudal.core.errors import WorkerDied
 from caudal.service.ends import Ending
 from caudal.service.keeper import LEASES, Keeper
 from caudal.service.place import began, place
 from caudal.service.records import Attempt, Job, Project
 from caudal.service.settings import Settings
-from caudal.service.store import Machine, Store, Superseded
+from caudal.service.store import Machine, Store, Superseded, open_store
 from caudal.service.work import TrainWork
+from caudal.service.worker import check_worker
 from tests.service.back.conftest import settings_for
 
 WORK = TrainWork(task="hold", data=("/data",), ram="100MiB", device="cpu")
@@ -201,3 +203,13 @@ def test_workers_that_are_not_heard_of_are_away_and_then_gone(
     assert states == [["here"], ["away"], ["away"], ["gone"]]
     store.workers.beat(worker.id)
     assert [one.state for one in store.workers.list()] == ["here"]
+
+
+def test_a_worker_is_well_while_its_word_reaches_the_store(settings: Settings) -> None:
+    with open_store(settings) as store:
+        with pytest.raises(WorkerDied, match="here"):
+            check_worker(settings, lambda _seconds: None)
+        arrived = store.workers.arrive(Machine("here", "place", 2**30, 0, 8), 1, 1, "celery")
+        with pytest.raises(WorkerDied):
+            check_worker(settings, lambda _seconds: None)  # it hangs: its row alone says nothing
+        check_worker(settings, lambda _seconds: store.workers.beat(arrived.id))

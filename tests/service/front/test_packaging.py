@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,29 @@ def flags(verb: str) -> set[str]:
     }
 
 
+def test_the_image_has_what_the_settings_of_the_containers_need() -> None:
+    found = re.search(r"^ARG EXTRAS=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert found
+    extras = set(found[1].split(","))
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras <= set(known)
+    needed = {"gpu"} if "devices" in str(SERVICES["worker"]["deploy"]) else set()
+    needed.add(SERVICES["server"]["environment"]["CAUDAL_QUEUE"])
+    guide = (ROOT / "docs" / "how-to" / "many-machines.md").read_text()
+    needed |= set(re.findall(r"printf '(postgresql)://", guide))
+    assert needed == {"celery", "postgresql", "gpu"}
+    assert needed <= extras
+
+
+@pytest.mark.parametrize("name", ["server", "worker"])
+def test_a_health_check_runs_what_the_image_has(name: str) -> None:
+    kind, program, *words = SERVICES[name]["healthcheck"]["test"]
+    assert kind == "CMD"
+    assert program in ("python", "caudal")  # a look for processes finds the container's own init, too
+    if program == "caudal":
+        assert {word for word in words[1:] if word.startswith("--")} <= flags(words[0])
+
+
 @pytest.mark.parametrize("name", ["server", "worker"])
 def test_the_commands_of_our_containers_exist(name: str) -> None:
     verb, *words = SERVICES[name]["command"]
@@ -116,6 +142,18 @@ def test_a_unit_starts_a_verb_that_exists_and_gives_jobs_time_to_end(path: Path)
     assert int(service["TimeoutStopSec"]) >= 60
     assert service["NoNewPrivileges"] == "yes"
     assert service["User"] == "caudal"
+    assert service["KillMode"] == "process"  # jobs outlive a server that crashed
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_finds_nothing_wrong_with_a_unit(path: Path, tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit = tmp_path / path.name
+    unit.write_text(path.read_text().replace("/opt/caudal/bin/caudal", "/bin/true"))
+    done = subprocess.run([program, "verify", "--man=no", str(unit)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
 def test_the_container_is_not_root_and_starts_the_command() -> None:
