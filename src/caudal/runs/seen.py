@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from caudal.data.locations import located
 from caudal.data.normalize import normalize
 from caudal.data.pairs import images_in
 from caudal.data.readers import reader_for
+from caudal.data.readers.base import Header
+from caudal.data.url import Location
 from caudal.runs.loaded import Loaded, is_of_samples, load_model
 from caudal.runs.report import paint
 
@@ -29,7 +31,8 @@ LARGEST_PX = 512
 class Seen:
     """`x_CHW` float32 as the model takes it, `picture` (H, W, 3) uint8; `truth` names the class if known.
 
-    `window` is the part of the image that is seen, in its own pixels; `None`: all of it, at another size.
+    `window` is the part of the image that is seen, in its own pixels, and `header` that of its file; `None`:
+    all of it is seen, at another size.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Seen:
     picture: npt.NDArray[np.uint8]
     truth: str | None = None
     window: Window | None = None
+    header: Header | None = None
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,19 @@ class Eyes:
     device: str
     source: Any
 
-    def look(self, data: str, labels: str | None, most: int) -> Iterator[Seen]:
-        """The first `most` pictures of a folder, or the one that is named.
+    def look(
+        self, data: str, labels: str | None, most: int, tick: Callable[[int, int], None]
+    ) -> tuple[int, Iterator[Seen]]:
+        """The first `most` pictures of a folder, or the one that is named, and how many they are.
+
+        `tick` hears how far looking for them is.
 
         Raises:
             DataError: they cannot be read, or are not what the model was trained on.
         """
         if isinstance(self.source, Loaded):
-            yield from _scenes(self.source, data, most)
-        else:
-            yield from _samples(self.source, data, labels, most)
+            return _scenes(self.source, data, most)
+        return _samples(self.source, data, labels, most, tick)
 
 
 def open_eyes(path: Path, device: str) -> Eyes:
@@ -70,6 +77,13 @@ def open_eyes(path: Path, device: str) -> Eyes:
     """
     if not is_of_samples(path):
         loaded = load_model(path, device)
+        if loaded.card.task != "segmentation":
+            raise UsageError(
+                _(
+                    "A model of the task {task} knows no classes, so there is nothing to speak for one."
+                ).format(task=loaded.card.task),
+                _("Its maps say where: draw them with `caudal predict`."),
+            )
         names = loaded.classes.values if loaded.classes else range(loaded.card.outputs)
         return Eyes(loaded.model, tuple(map(str, names)), None, loaded.device, loaded)
     from caudal.runs.work.set_model import SetModel
@@ -87,8 +101,13 @@ def open_eyes(path: Path, device: str) -> Eyes:
     return Eyes(model.model.eval(), model.sought.names, temperature, model.device, model)
 
 
-def _scenes(loaded: Loaded, data: str, most: int) -> Iterator[Seen]:
-    for path in images_in(located(data))[:most]:
+def _scenes(loaded: Loaded, data: str, most: int) -> tuple[int, Iterator[Seen]]:
+    paths = images_in(located(data))[:most]
+    return len(paths), _each_scene(loaded, paths)
+
+
+def _each_scene(loaded: Loaded, paths: Sequence[Location]) -> Iterator[Seen]:
+    for path in paths:
         reader = reader_for(path)
         header = reader.header(path)
         loaded.check_bands(header.bands, path)
@@ -106,26 +125,28 @@ def _scenes(loaded: Loaded, data: str, most: int) -> Iterator[Seen]:
             x_CHW = torch.where(valid, x_CHW, 0.0)
         shown = [order[band] for band in paint.composite_bands(header.band_names, len(order))]
         yield Seen(
-            path.stem, x_CHW, paint.stretched(pixels.x_HWC[:, :, shown], pixels.valid_HW), None, window
+            path.stem,
+            x_CHW,
+            paint.stretched(pixels.x_HWC[:, :, shown], pixels.valid_HW),
+            None,
+            window,
+            header,
         )
 
 
-def _samples(model: Any, data: str, labels: str | None, most: int) -> Iterator[Seen]:
-    from caudal.runs.work.kind import Statistics
+def _samples(
+    model: Any, data: str, labels: str | None, most: int, tick: Callable[[int, int], None]
+) -> tuple[int, Iterator[Seen]]:
+    opened, spec = model.open(data, labels, tick)
+    members = opened.members[:most]
+    return len(members), _each_sample(model, opened, spec, members)
+
+
+def _each_sample(model: Any, opened: Any, spec: Any, members: Any) -> Iterator[Seen]:
     from caudal.runs.work.pictures import bands_last
     from caudal.runs.work.set_stream import scoring_batches
 
-    opened, spec = model.open(data, labels, lambda _done, _total: None)
-    prepare = model.kind.prepare(
-        spec,
-        model.inputs,
-        model.sought,
-        Statistics(values=model.card.normalization or {}),
-        model.device,
-        False,
-        len(opened.samples),
-    )
-    members = opened.members[:most]
+    prepare = model.prepare(opened, spec)
     (field,) = model.inputs.fields
     with scoring_batches(opened.samples.only(members), 1, spec.data.threads) as stream:
         for batch in stream:

@@ -21,10 +21,11 @@ from caudal.data.sample_values import field_of
 from caudal.inference.explain.places import Places, explain_places
 from caudal.models.ragged import Graphs, Sequences
 from caudal.runs.report.steps_and_nodes import ExplainedRows, write_steps_and_nodes
-from caudal.runs.work.kind import Statistics
+from caudal.runs.telling import Telling
 from caudal.runs.work.set_model import SetModel
 from caudal.runs.work.set_scores import task_truth
 from caudal.runs.work.set_stream import scoring_batches
+from caudal.runs.work.told_classes import Strangers
 
 PLACED = ("sequence", "graph")
 """Tasks whose samples have places to explain."""
@@ -55,6 +56,7 @@ def explain_rows(
     labels: str | None,
     most: int,
     budget: Bytes,
+    told: Telling,
 ) -> tuple[dict[str, float | None], Bytes, list[str]]:
     """Explain the first `most` samples of `data`; gives figures, bytes that were predicted, and warnings.
 
@@ -68,22 +70,23 @@ def explain_rows(
             _("This model says something of every step or node, which is not explained."),
             _("Explain a model that says something of whole sequences or graphs."),
         )
-    opened, spec = model.open(data, labels, lambda _done, _total: None)
+    opened, spec = model.open(data, labels, told.scanned)
     chosen = opened.samples.only(opened.members[:most])
     predicted = model.roughly(chosen, budget)
+    told.started(model.card.task, model.device, len(chosen), budget, predicted)
     model.model.eval()
-    prepare = model.kind.prepare(
-        spec, model.inputs, model.sought, Statistics(values=model.card.normalization or {}), model.device,
-        False, len(opened.samples),
-    )  # fmt: skip
-    known = field_of(opened.samples, model.sought.field) is not None
+    prepare = model.prepare(opened, spec)
+    known = bool(model.told.field)
+    strangers = Strangers(model.told, field_of(opened.samples, model.told.field))
     items: list[ExplainedRows] = []
     with scoring_batches(chosen, 1, spec.data.threads) as stream:
         for batch in stream:
+            strangers.look(batch)
             sample, truth = prepare(batch, slice(0, 1))
             file, within = opened.samples.where(int(batch.samples[0]))
             name = f"{Path(opened.samples.columns.names[file]).name} · {within}"
             items.append(_explained(model, sample, name, target, task_truth(truth) if known else None))
+            told.part(len(items), len(chosen))
     if page.suffix == ".csv":
         write_whole(page, lambda part: _write_table(part, items))
     else:
@@ -96,7 +99,16 @@ def explain_rows(
         "fall": first.fall,
         "fall_random": first.fall_by_chance,
     }
-    return figures, predicted, [*opened.notes, *opened.samples.broken.words()]
+    return (
+        figures,
+        predicted,
+        [
+            *opened.notes,
+            *opened.samples.broken.words(),
+            *model.warnings,
+            *strangers.warnings(),
+        ],
+    )
 
 
 def _explained(

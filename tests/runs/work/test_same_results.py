@@ -66,7 +66,7 @@ def test_losses_do_not_depend_on_threads_or_micro_batches(series: Path, tmp_path
 def test_a_batch_with_one_long_sequence_is_cut_and_its_gradient_is_that_of_the_whole(series: Path) -> None:
     work = Sets.open(spec(series))
     kind, inputs = work.opened.kind, work.inputs
-    prepare = kind.prepare(work.spec, inputs, work.sought, None, "cpu", True, len(work.samples))
+    prepare = kind.prepare(work.spec, inputs, work.sought, None, "cpu", True, work.samples)
     parts = kind.parts(work.samples, inputs)
     assert parts is not None
     torch.manual_seed(0)
@@ -94,7 +94,7 @@ def test_a_batch_with_one_long_sequence_is_cut_and_its_gradient_is_that_of_the_w
 def test_cut_by_length_a_step_wastes_less_than_a_tenth(series: Path) -> None:
     work = Sets.open(spec(series))
     kind, inputs = work.opened.kind, work.inputs
-    prepare = kind.prepare(work.spec, inputs, work.sought, None, "cpu", True, len(work.samples))
+    prepare = kind.prepare(work.spec, inputs, work.sought, None, "cpu", True, work.samples)
     parts = kind.parts(work.samples, inputs)
     assert parts is not None
     real = padded = seen = 0
@@ -132,7 +132,7 @@ def test_processes_together_draw_an_epoch_and_take_the_gradient_that_one_would(
     kind, inputs = work.opened.kind, work.inputs
     learned = kind.make_task(work.spec, work.sought, None, {})
     net = assemble.make_model(work.spec, inputs.count, learned.outputs(), "cpu", inputs.config).eval()
-    prepare = kind.prepare(work.spec, inputs, work.sought, None, "cpu", True, len(work.samples))
+    prepare = kind.prepare(work.spec, inputs, work.sought, None, "cpu", True, work.samples)
     parts = kind.parts(work.samples, inputs) or equal_parts
     ram, steps = least_ram(work.train, 16, 2), work.train.drawn // 16
 

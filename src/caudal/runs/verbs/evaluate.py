@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from caudal.core.errors import BadModel, DataError
+from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.bands import Layout
@@ -14,14 +14,13 @@ from caudal.data.index import Index, build
 from caudal.data.mvtec import judged_images
 from caudal.data.pairs import find_pairs
 from caudal.data.paths import local_path
-from caudal.data.sample_values import field_of
-from caudal.memory.meters import Watch
 from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
 from caudal.runs.machine import ram_budget
 from caudal.runs.normal_images import learned_by, refuse_besides, without_learned
 from caudal.runs.result import Result
 from caudal.runs.scoring import score_images
 from caudal.runs.survey import Survey
+from caudal.runs.telling import Telling
 from caudal.tasks import TASKS
 
 
@@ -33,7 +32,7 @@ def evaluate(
     labels: str | Path | None = None,
     ram: str | int | None = None,
     device: str | None = None,
-    tick: Callable[[int, int], None] = lambda _done, _total: None,
+    listeners: Sequence[Sink] = (),
 ) -> Result:
     """Score the model of `run` (a run or a model folder) on `data`.
 
@@ -44,16 +43,15 @@ def evaluate(
         DataError: images and masks do not belong together, or cannot be read.
         DoesNotFit: not even the smallest tile fits into `ram`.
     """
-    began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
     path = local_path(str(run))
     if is_of_samples(path):
-        return _evaluate_samples(path, run, data, labels, budget, device or "auto", began, tick)
-    with Watch() as watch:
+        return _evaluate_samples(path, run, data, labels, budget, device or "auto", listeners)
+    with Telling("evaluate", listeners) as told:
         loaded = load_model(path, device or "auto", budget)
         if loaded.card.task == "anomaly":
             refuse_besides(masks, labels)
-            return _evaluate_anomalies(loaded, run, data, budget, began, watch, tick)
+            return _evaluate_anomalies(loaded, run, data, budget, told)
         if loaded.classes is None:
             raise BadModel(
                 _("{path} does not say what its classes are, so it cannot be scored.").format(path=run),
@@ -62,10 +60,12 @@ def evaluate(
         images = [data] if isinstance(data, str | Path) else list(data)
         folders = [masks] if isinstance(masks, str | Path) else list(masks)
         pairs = find_pairs([str(p) for p in images], [str(p) for p in folders])
-        index = build(pairs, tick)
+        index = build(pairs, told.scanned)
         loaded.check_bands(index.bands, index.image(0))
         widest = max(range(len(index)), key=lambda i: int(index.width[i] * index.height[i]))
         tiling, predicted = loaded.tiling(budget, index.image(widest))
+        tiles = sum(map(tiling.tiles, index.height.tolist(), index.width.tolist()))
+        told.started(loaded.card.task, loaded.device, tiles, budget, predicted)
         names = tuple(str(value) for value in loaded.classes.values)
         scorer = TASKS.get(loaded.card.task)(names).scorer()
         reader = Survey(loaded.normalization, loaded.classes, ()).reader(index)
@@ -79,19 +79,20 @@ def evaluate(
             loaded.card.outputs,
             scorer,
             None,
-            tick,
+            told.tile,
         )
         reader.files.close()
-    return Result(
+    result = Result(
         verb="evaluate",
         run=str(run),
         metrics=scorer.result(),
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=time.monotonic() - began,
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
         warnings=(*index.warnings, *loaded.warnings, *scorer.warnings()),
     )
+    return told.ended(result)
 
 
 def _evaluate_samples(
@@ -101,36 +102,39 @@ def _evaluate_samples(
     labels: str | Path | None,
     budget: Bytes,
     device: str,
-    began: float,
-    tick: Callable[[int, int], None],
+    listeners: Sequence[Sink],
 ) -> Result:
     from caudal.runs.work.set_model import SetModel, scored_part
     from caudal.runs.work.set_scores import score_each, shown_groups
 
-    with Watch() as watch:
+    with Telling("evaluate", listeners) as told:
         model = SetModel.load(path, device)
-        opened, spec = model.open(one_folder(data), str(labels) if labels else None, tick)
-        if field_of(opened.samples, model.sought.field) is None:
+        opened, spec = model.open(one_folder(data), str(labels) if labels else None, told.scanned)
+        if not model.told.field:
             raise DataError(
                 _("{path} does not say what is to be learned: there is no field “{field}”.").format(
                     path=opened.samples.root, field=model.sought.field
                 ),
                 _("Put files into a folder for each class, or give a CSV with --labels."),
             )
+        model.refuse_others(opened)
         members, warnings = scored_part(opened)
         predicted = model.check(opened, spec, budget)
+        told.started(model.card.task, model.device, len(members), budget, predicted)
         scorer = model.task.scorer()
-        groups = shown_groups(opened, model.sought)
-        score_each(scorer, model.each(opened, spec, members), opened, groups)
+        groups = shown_groups(opened, model.told)
+        score_each(scorer, told.counted(model.each(opened, spec, members), len(members)), opened, groups)
+        assert model.strangers is not None
+        model.strangers.refuse(opened.samples.root)
         metrics = scorer.result()
-    return Result(
+    result = Result(
         verb="evaluate",
         run=str(run),
         metrics=metrics,
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=time.monotonic() - began,
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
         warnings=(
             *opened.notes,
             *warnings,
@@ -139,6 +143,7 @@ def _evaluate_samples(
             *scorer.warnings(),
         ),
     )
+    return told.ended(result)
 
 
 def _evaluate_anomalies(
@@ -146,26 +151,25 @@ def _evaluate_anomalies(
     run: str | Path,
     data: str | Path | Sequence[str | Path],
     budget: Bytes,
-    began: float,
-    watch: Watch,
-    tick: Callable[[int, int], None],
+    told: Telling,
 ) -> Result:
     from caudal.runs.anomalies import Thresholds, score_all
 
     thresholds = Thresholds.of(loaded, run)
     found = judged_images(local_path(one_folder(data)))
     judged, said = without_learned(found.images, learned_by(local_path(str(run))), found.learned)
-    scorer, predicted, more = score_all(loaded, judged, thresholds, budget, tick)
-    return Result(
+    scorer, predicted, more = score_all(loaded, judged, thresholds, budget, told)
+    result = Result(
         verb="evaluate",
         run=str(run),
         metrics=scorer.result(),
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=time.monotonic() - began,
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
         warnings=(*loaded.warnings, *found.warnings, *said, *more, *scorer.warnings()),
     )
+    return told.ended(result)
 
 
 def _layout_numbers(index: Index, loaded: Loaded) -> list[int]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from caudal.core.errors import UsageError
-from caudal.core.events import Sink
+from caudal.core.events import Event, Sink, TileDone
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.locations import located
@@ -20,10 +19,10 @@ from caudal.inference.mosaic import Georeference
 from caudal.inference.predict import PredictionSummary, predict_raster
 from caudal.memory.levers.tile import Tile
 from caudal.memory.levers.weights import Weights
-from caudal.memory.meters import Watch
 from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.result import Result
+from caudal.runs.telling import Telling
 from caudal.runs.tiling import Tiling
 
 _WEIGHTS = {Weights.HELD: "held", Weights.MAPPED: "mapped"}
@@ -58,11 +57,10 @@ def predict(
         IncompleteOutput: a valid pixel got no prediction.
         UsageError: an output would overwrite an input.
     """
-    began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
     folder = local_path(str(run))
     if is_of_samples(folder):
-        return _predict_samples(folder, run, inputs, out, budget, device or "auto", began)
+        return _predict_samples(folder, run, inputs, out, budget, device or "auto", listeners)
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     roots = [located(str(path)) for path in given]
     paths = [path for root in roots for path in images_in(root)]
@@ -74,27 +72,27 @@ def predict(
             _("{path} is an input; it would be overwritten.").format(path=overwritten.pop()),
             _("Choose another output with -o."),
         )
-    with Watch() as watch:
+    with Telling("predict", listeners) as told:
         loaded = load_model(folder, device or "auto", budget)
-        if not single:
-            # What cannot be predicted leaves no empty folder behind.
-            loaded.check_bands(reader_for(paths[0]).header(paths[0]).bands, paths[0])
+        cut, predicted, tiles = loaded.cut(paths, budget, exact, told.scanned)
+        told.started(loaded.card.task, loaded.device, tiles, budget, predicted)
+        if not single:  # what cannot be predicted has left no empty folder behind
             target.mkdir(parents=True, exist_ok=True)
-        warnings, predicted, pixels, seconds = list(loaded.warnings), 0, 0, 0.0
+        warnings, pixels, done, seconds = list(loaded.warnings), 0, 0, 0.0
         coverage: list[float] = []
-        tiles: set[int] = set()
-        for path, output in zip(paths, outputs, strict=True):
-            summary, needed, tiling = _predict_one(
-                loaded, path, output, budget, scores, average_d4, exact, listeners, warnings
-            )
-            tiles.add(tiling.core_px)
-            predicted = max(predicted, needed)
+        for path, output, tiling in zip(paths, outputs, cut, strict=True):
+
+            def tell(event: Event, done: int = done) -> None:
+                told(TileDone(done + event.done, tiles) if isinstance(event, TileDone) else event)
+
+            summary = _predict_one(loaded, path, output, tiling, scores, average_d4, tell, warnings)
+            done += summary.tiles
             pixels += summary.total_px
             seconds += summary.seconds
             wanted_px = summary.valid_px + sum(tile.window.area_px for tile in summary.failed)
             coverage.append(summary.predicted_px / wanted_px if wanted_px else 1.0)
         alarms = _table(loaded, run, paths, outputs, target)
-    return Result(
+    result = Result(
         verb="predict",
         run=str(run),
         output=str(target),
@@ -106,11 +104,15 @@ def predict(
         },
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=time.monotonic() - began,
-        levers={Tile.name: str(min(tiles)), Weights.name: _WEIGHTS[loaded.weights]},
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
+        levers={
+            Tile.name: str(min(tiling.core_px for tiling in cut)),
+            Weights.name: _WEIGHTS[loaded.weights],
+        },
         warnings=tuple(warnings),
     )
+    return told.ended(result)
 
 
 def _predict_samples(
@@ -120,9 +122,10 @@ def _predict_samples(
     out: str | Path,
     budget: Bytes,
     device: str,
-    began: float,
+    listeners: Sequence[Sink],
 ) -> Result:
-    from caudal.runs.work.set_model import SetModel, write_predictions
+    from caudal.runs.work.set_model import SetModel
+    from caudal.runs.work.set_table import write_predictions
 
     target = local_path(str(out), must_exist=False)
     if target.suffix not in (".csv", ".parquet"):
@@ -130,24 +133,25 @@ def _predict_samples(
             _("Predictions of samples are a table, and {path} is no name for one.").format(path=target),
             _("Give a .csv or .parquet with -o."),
         )
-    with Watch() as watch:
+    with Telling("predict", listeners) as told:
         model = SetModel.load(folder, device)
-        opened, spec = model.open(one_folder(inputs), None, lambda _done, _total: None)
+        opened, spec = model.open(one_folder(inputs), None, told.scanned, truth=False)
         predicted = model.check(opened, spec, budget)
-        rows = write_predictions(model, opened, spec, target)
-    seconds = time.monotonic() - began
-    return Result(
+        told.started(model.card.task, model.device, len(opened.members), budget, predicted)
+        write_predictions(model, opened, spec, target, told.part)
+    result = Result(
         verb="predict",
         run=str(run),
         output=str(target),
-        metrics={"samples": float(rows)},
+        metrics={"samples": float(len(opened.members))},
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=seconds,
-        samples_per_second=rows / max(seconds, 1e-9),
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
+        samples_per_second=len(opened.members) / max(told.seconds, 1e-9),
         warnings=(*opened.notes, *opened.samples.broken.words(), *model.warnings),
     )
+    return told.ended(result)
 
 
 def _names(paths: list[Location], folder: Path) -> list[Path]:
@@ -191,24 +195,16 @@ def _predict_one(
     loaded: Loaded,
     path: Location,
     out: Path,
-    budget: Bytes,
+    tiling: Tiling,
     scores: bool,
     average_d4: bool,
-    exact: bool,
-    listeners: Sequence[Sink],
+    tell: Sink,
     warnings: list[str],
-) -> tuple[PredictionSummary, Bytes, Tiling]:
+) -> PredictionSummary:
     with reader_for(path).open(path) as source:
         header = source.header
-        loaded.check_bands(header.bands, path)
-        tiling, needed = loaded.tiling(budget, path, exact)
         number = loaded.normalization.layout_for(header.band_names)
         output = _output(loaded, scores)
-
-        def tell(event: object) -> None:
-            for sink in listeners:
-                sink(event)  # type: ignore[arg-type]
-
         summary = predict_raster(
             source,
             loaded.forward(number),
@@ -222,4 +218,4 @@ def _predict_one(
             events=tell,
         )
     warnings += [f"{path}: {tile.reason}" for tile in summary.failed]
-    return summary, needed, tiling
+    return summary

@@ -67,8 +67,12 @@ class Features:
     the weights behind it were never learned. Without a `scaling` numbers are taken as they are.
     """
 
-    def __init__(self, scaling: Scaling | None, columns: int, kinds: Kinds = ()) -> None:
+    def __init__(
+        self, scaling: Scaling | None, columns: int, kinds: Kinds = (), counts: bool = False
+    ) -> None:
+        """With `counts` the share that is `missing` is gathered."""
         self.encode = Encoding(columns, kinds)
+        self._counts, self._missing, self._values = counts, 0, 0
         if scaling is None:
             self._shift = self._scale = None
         else:
@@ -77,8 +81,16 @@ class Features:
             self._shift = np.where(number, means, 0.0)
             self._scale = np.where(number, 1 / deviations, means > 0)
 
+    @property
+    def missing(self) -> float:
+        """The share of values that were not finite."""
+        return self._missing / self._values if self._values else 0.0
+
     def __call__(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """A new array."""
+        if self._counts:
+            self._values += rows.size
+            self._missing += rows.size - int(np.count_nonzero(np.isfinite(rows)))
         encoded = self.encode(rows.reshape(*rows.shape[:-1], self.encode.columns))
         if self._shift is None:
             return np.array(encoded, np.float32)

@@ -17,9 +17,11 @@ from caudal.data.sample_set import SampleSet
 from caudal.data.sample_values import field_of
 from caudal.runs.samples import open_set
 from caudal.runs.spec import RunSpec
+from caudal.runs.work.edges import check_form, check_nodes
 from caudal.runs.work.encoding import Encoding, find_kinds, kinds_note
 from caudal.runs.work.features import Features, Moments, Scaling
 from caudal.runs.work.kind import Inputs, SampleTask, Statistics
+from caudal.runs.work.missing import Watched, missing_words
 from caudal.runs.work.one_graph_kind import (
     graph_folder,
     nodes_of,
@@ -29,9 +31,9 @@ from caudal.runs.work.one_graph_kind import (
     prepare_trees,
 )
 from caudal.runs.work.series import (
-    Watched,
+    drawn_from,
     longest_of,
-    missing_words,
+    looks_at,
     some_batches,
     target_of,
     thresholds_of,
@@ -79,6 +81,7 @@ class Graphs:
                 _("{path} holds no graphs.").format(path=samples.root),
                 _("Graphs have the fields “x” (features of nodes) and “edges” (pairs of nodes)."),
             )
+        check_form(edges, samples.root)
         attributes = field_of(samples, ATTRIBUTES)
         used = attributes is not None and attributes.ragged and ATTRIBUTES not in besides
         of_nodes = max(1, int(np.prod(nodes.row_shape)))
@@ -102,7 +105,8 @@ class Graphs:
         if (folder := graph_folder(samples)) is not None:
             scaling = one_graph_statistics(folder, seed)
             made = GraphScaling(nodes=scaling)
-            return Statistics(values=made.model_dump(mode="json"), warnings=missing_words(scaling))
+            said = missing_words(scaling.missing, some=True)
+            return Statistics(values=made.model_dump(mode="json"), warnings=said)
         of_nodes, of_edges = inputs.stored
         nodes = Moments(of_nodes, inputs.kinds.get(NODES, ()))
         edges = Moments(of_edges, inputs.kinds.get(ATTRIBUTES, ())) if of_edges else None
@@ -111,7 +115,11 @@ class Graphs:
             if edges is not None:
                 edges.add(_values(batch, ATTRIBUTES).reshape(-1, of_edges).astype(np.float64))
         made = GraphScaling(nodes=nodes.result(), edges=edges.result() if edges is not None else None)
-        return Statistics(values=made.model_dump(mode="json"), warnings=missing_words(made.nodes))
+        some = looks_at(samples) < samples.drawn
+        said = missing_words(made.nodes.missing, some=some)
+        if made.edges is not None:
+            said += missing_words(made.edges.missing, some=some, of=ATTRIBUTES)
+        return Statistics(values=made.model_dump(mode="json"), warnings=said)
 
     def statistics_of(self, model: nn.Module) -> Statistics | None:
         """See `Kind.statistics_of`: none comes from elsewhere."""
@@ -137,7 +145,7 @@ class Graphs:
         statistics: Statistics | None,
         device: str,
         training: bool,
-        samples: int,
+        samples: SampleSet,
     ) -> Callable[[Batch, slice], tuple[Any, Any]]:
         """See `Kind.prepare`: the model's `Graphs`, and the truth of each or of its nodes."""
         if of_one_graph(inputs):
@@ -149,15 +157,20 @@ class Graphs:
 
         made = GraphScaling.model_validate(statistics.values) if statistics is not None else None
         columns, edge_columns = inputs.stored
-        of_nodes = Features(made.nodes if made else None, columns, inputs.kinds.get(NODES, ()))
+        counts = not training
+        of_nodes = Features(made.nodes if made else None, columns, inputs.kinds.get(NODES, ()), counts)
         of_edges = (
-            Features(made.edges if made else None, edge_columns, inputs.kinds.get(ATTRIBUTES, ()))
+            Features(made.edges if made else None, edge_columns, inputs.kinds.get(ATTRIBUTES, ()), counts)
             if edge_columns
             else None
         )
 
         def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
             nodes, edges = batch.numpy(NODES), batch.numpy(EDGES)
+            edges_E2, edges_G = edges.values, edges.lengths
+            first, last, _step = part.indices(batch.size)
+            mine = slice(int(edges.ends[first - 1]) if first else 0, int(edges.ends[last - 1]))
+            check_nodes(edges_E2[mine], edges_G[part], nodes.lengths[part], samples, batch.samples[part])
             attributes = None
             if of_edges is not None:
                 values = batch.numpy(ATTRIBUTES).values.reshape(-1, edge_columns)
@@ -165,16 +178,16 @@ class Graphs:
             graphs = ragged.Graphs.from_rows(
                 torch.from_numpy(of_nodes(nodes.values.reshape(-1, columns))),
                 torch.from_numpy(np.array(nodes.ends)),
-                torch.from_numpy(np.array(edges.values)),
+                torch.from_numpy(np.array(edges_E2, np.int64)),
                 torch.from_numpy(np.array(edges.ends)),
                 attributes,
                 part,
             ).to(device)
-            truth = torch.from_numpy(sought.truth(batch, np.arange(batch.size)[part])).to(device)
+            chosen = np.arange(batch.size)[part]
+            truth = torch.from_numpy(sought.truth(batch, chosen, len(graphs.x_NF))).to(device)
             return graphs, NodeTruth(truth, graphs.graph_N, graphs.count) if sought.per_row else truth
 
-        encodings = (of_nodes.encode,) if of_edges is None else (of_nodes.encode, of_edges.encode)
-        return Watched(prepare, encodings)
+        return Watched(prepare, {"": of_nodes} if of_edges is None else {"": of_nodes, ATTRIBUTES: of_edges})
 
     def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
         """See `Kind.parts`: by nodes and edges together; trees of one graph are about as large."""
@@ -189,10 +202,16 @@ class Graphs:
 
         return parts
 
+    def places(self, samples: SampleSet, inputs: Inputs, numbers: Ints) -> Ints:
+        """See `Kind.places`: nodes; of one graph every sample is one."""
+        if of_one_graph(inputs):
+            return np.ones(len(numbers), np.int64)
+        return samples.rows(NODES, numbers)
+
     def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
         """See `Kind.largest`: those with most edges."""
         if of_one_graph(inputs):
-            return np.arange(min(count, len(samples)), dtype=np.int64)
+            return drawn_from(samples)[:count]
         return longest_of(samples, EDGES, count)
 
 

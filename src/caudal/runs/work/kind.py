@@ -41,7 +41,7 @@ class Inputs(Frozen):
     stored: tuple[int, ...] = ()
 
     def fits(self, other: Inputs) -> bool:
-        """Whether a model that was made for one takes the other."""
+        """Whether a model that was made for one takes the other, of whatever lengths."""
         columns = (self.stored or (self.count,), other.stored or (other.count,))
         return self.fields == other.fields and columns[0] == columns[1]
 
@@ -139,9 +139,9 @@ class Kind(Protocol):
         statistics: Statistics | None,
         device: str,
         training: bool,
-        samples: int,
+        samples: SampleSet,
     ) -> Callable[[Batch, slice], tuple[Any, Any]]:
-        """From a part of a batch to input and target; of a set of `samples` samples, augmented in `training`.
+        """From a part of a batch of the set `samples` to input and target, augmented in `training`.
 
         Without `statistics` values are taken as they are.
         """
@@ -151,8 +151,12 @@ class Kind(Protocol):
         """How batches are cut so that every part takes about as much as its number of largest samples."""
         ...
 
+    def places(self, samples: SampleSet, inputs: Inputs, numbers: Ints) -> Ints:
+        """How many rows each of the samples `numbers` has, of which a model may say something."""
+        ...
+
     def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
-        """Numbers of the `count` samples that take most in the model, in growing order."""
+        """Numbers of the `count` chosen samples that take most in the model, in growing order."""
         ...
 
 

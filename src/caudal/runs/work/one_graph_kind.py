@@ -19,6 +19,7 @@ from caudal.data.sample_set import SampleSet
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.features import Features, Moments, Scaling
 from caudal.runs.work.kind import Inputs, Statistics
+from caudal.runs.work.missing import Watched
 from caudal.runs.work.sought import Sought
 
 NODE = "node"
@@ -92,7 +93,7 @@ def prepare_trees(
     config = {**inputs.config, **spec.model.config}
     fan = [int(config.get("neighbours", _NEIGHBOURS))] * int(config["layers"])
     scaling = Scaling.model_validate(statistics.values["nodes"]) if statistics is not None else None
-    scale = Features(scaling, inputs.stored[0])
+    scale = Features(scaling, inputs.stored[0], counts=not training)
 
     def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
         roots = np.array(batch.numpy(NODE)[part], np.int64)
@@ -108,4 +109,4 @@ def prepare_trees(
         truth = torch.from_numpy(sought.truth(batch, np.arange(batch.size)[part]))
         return graphs, truth.to(device, non_blocking=True)
 
-    return prepare
+    return Watched(prepare, {"": scale})

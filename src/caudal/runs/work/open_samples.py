@@ -21,8 +21,10 @@ from caudal.data.sample_values import column, field_of
 from caudal.data.text_column import TextColumn
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.base import Tick
+from caudal.runs.work.cut import cut
 from caudal.runs.work.kind import Kind
 from caudal.runs.work.sought import NAMES
+from caudal.runs.work.targets_seen import MOST_CLASSES
 
 KINDS = Registry(
     "task",
@@ -50,6 +52,11 @@ class Opened:
     columns: dict[str, TextColumn]
     notes: tuple[str, ...]
 
+    @property
+    def used(self) -> SampleSet:
+        """The set, of which streams draw the members alone."""
+        return self.samples if len(self.members) == len(self.samples) else self.samples.only(self.members)
+
 
 def open_samples(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Opened:
     """Index the samples of a spec, and read what a table says of them.
@@ -74,17 +81,36 @@ def open_samples(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Open
         table = read_table(local_path(spec.data.labels), samples)
         members, columns, notes = table.members, table.columns, table.notes
         samples = _with_label(samples, members, columns, spec)
-    parts = _parts(spec, samples, members, columns)
+    groups, parts = _groups(spec, samples, members, columns), _parts(spec, samples, members, columns)
     names, said = called(parts[1] if parts else ())
+    if spec.data.window:
+        samples, of, note = _cut(spec, samples)
+        # What is known of a sequence is known of its windows; they stay on one side of a split.
+        groups = of if groups is None else groups[of]
+        parts = (parts[0][of], parts[1]) if parts else None
+        row = np.full(int(of[-1]) + 1, -1, np.int64)
+        row[members] = np.arange(len(members))
+        members = np.flatnonzero(row[of] >= 0)
+        columns = {name: texts.taken(row[of[members]]) for name, texts in columns.items()}
+        notes = (*notes, note)
     return Opened(
         samples,
         members,
         kind,
-        _groups(spec, samples, members, columns),
+        groups,
         (parts[0], names) if parts else None,
         columns,
         (*samples.notes, *notes, *said, *_left_out(samples)),
     )
+
+
+def _cut(spec: RunSpec, samples: SampleSet) -> tuple[SampleSet, Ints, str]:
+    if spec.task != "sequence":
+        raise UsageError(
+            _("data.window is for sequences, and the task is {task}.").format(task=spec.task),
+            _("Leave the key out."),
+        )
+    return cut(samples, spec.data)
 
 
 def _left_out(samples: SampleSet) -> list[str]:
@@ -123,7 +149,8 @@ def _with_label(
         values: Array = np.full(len(samples), np.nan)
         values[members] = numbers
         categories: tuple[str, ...] = ()
-        if np.isfinite(numbers).any() and all(n == np.rint(n) for n in numbers if np.isfinite(n)):
+        kinds = np.unique(numbers[np.isfinite(numbers)])
+        if len(kinds) and len(kinds) <= MOST_CLASSES and (kinds == np.rint(kinds)).all():
             values = np.where(np.isfinite(values), values, -1).astype(np.int64)
     except ValueError:
         codes, every = texts.coded()
@@ -147,9 +174,7 @@ def _coded(texts: TextColumn, members: Ints, count: int) -> tuple[Ints, tuple[st
     return codes, names
 
 
-def _groups(
-    spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, TextColumn]
-) -> Ints | None:
+def _groups(spec: RunSpec, samples: SampleSet, members: Ints, columns: dict[str, TextColumn]) -> Ints | None:
     wanted = spec.split.group
     if wanted is None:
         return None

@@ -158,7 +158,7 @@ class Pictures:
         statistics: Statistics | None,
         device: str,
         training: bool,
-        samples: int,
+        samples: SampleSet,
     ) -> Callable[[Batch, slice], tuple[Any, Any]]:
         """See `Kind.prepare`: `x_BCHW` float32 and class numbers (B,)."""
         import torch
@@ -184,7 +184,7 @@ class Pictures:
                 x_BCHW = normalize(x_BHWC, torch.zeros(len(x_BHWC), dtype=torch.int64, device=device), tables)
             y_B = torch.from_numpy(sought.truth(batch, np.arange(batch.size)[part]))
             if training:
-                keys = batch.samples[part] + batch.epoch * samples
+                keys = batch.samples[part] + batch.epoch * len(samples)
                 x_BCHW, _none = augment(x_BCHW, None, spec.augmentation, spec.seed, keys, IGNORE)
             return x_BCHW, y_B.to(device, non_blocking=True)
 
@@ -194,9 +194,14 @@ class Pictures:
         """See `Kind.parts`: all are as large."""
         return None
 
+    def places(self, samples: SampleSet, inputs: Inputs, numbers: Ints) -> Ints:
+        """See `Kind.places`: a picture is one."""
+        return np.ones(len(numbers), np.int64)
+
     def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
         """See `Kind.largest`: any."""
-        return np.arange(min(count, len(samples)), dtype=np.int64)
+        members = samples.chosen.samples if samples.chosen else np.arange(len(samples))
+        return members[:count].astype(np.int64)
 
 
 def bands_last(x: Array) -> Array:

@@ -17,11 +17,13 @@ from caudal.data.batches import Batch
 from caudal.data.length_buckets import by_length, length_parts
 from caudal.data.sample_files.base import Field, Ints
 from caudal.data.sample_set import SampleSet
+from caudal.data.sample_values import field_of
 from caudal.runs.samples import open_set
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.encoding import Encoding, find_kinds, kinds_note
 from caudal.runs.work.features import Features, Moments, Scaling
 from caudal.runs.work.kind import Inputs, SampleTask, Statistics
+from caudal.runs.work.missing import Watched, missing_words
 from caudal.runs.work.set_stream import scoring_batches
 from caudal.runs.work.sought import Sought, joined
 
@@ -55,8 +57,9 @@ class Series:
         """See `Kind.inputs`."""
         others = [one for one in samples.fields if one.name not in besides]
         found = [one for one in others if one.shape != () and one.dtype.kind in "fiu"]
-        if len(found) > 1:
-            found = [one for one in found if one.name.lower() in NAMES][:1]
+        usual = [one for one in found if one.name.lower() in NAMES]
+        unused = [one.name for one in found if len(found) > 1 and one not in usual[:1]]
+        found = usual[:1] if len(found) > 1 else found
         if not found:
             return _columns(samples, others)
         one = found[0]
@@ -65,7 +68,13 @@ class Series:
         shape = _("sequences of {count} features").format(count=count)
         if steps:
             shape = _("{steps} steps of {count} features").format(steps=steps, count=count)
-        return _encoded(samples, (one.name,), count, shape, steps)
+        made = _encoded(samples, (one.name,), count, shape, steps)
+        if not unused:
+            return made
+        note = _("“{field}” is learned from; not used are: {others}.").format(
+            field=one.name, others=", ".join(unused[:8])
+        )
+        return made.model_copy(update={"notes": (note, *made.notes)})
 
     def statistics(self, samples: SampleSet, inputs: Inputs, threads: int, seed: int) -> Statistics:
         """See `Kind.statistics`: from some thousand samples."""
@@ -73,10 +82,13 @@ class Series:
         moments = Moments(columns, inputs.kinds.get(inputs.fields[0], ()))
         for batch in some_batches(samples, threads, seed):
             whole = slice(0, batch.size)
-            rows = _beside(batch, inputs, whole) if inputs.steps else batch.numpy(inputs.fields[0]).values
+            ragged = _ragged(samples, inputs)
+            rows = batch.numpy(inputs.fields[0]).values if ragged else _beside(batch, inputs, whole)
             moments.add(rows.reshape(-1, columns).astype(np.float64))
         scaling = moments.result()
-        return Statistics(values=scaling.model_dump(mode="json"), warnings=missing_words(scaling))
+        some = looks_at(samples) < samples.drawn
+        said = missing_words(scaling.missing, some=some)
+        return Statistics(values=scaling.model_dump(mode="json"), warnings=said)
 
     def statistics_of(self, model: nn.Module) -> Statistics | None:
         """See `Kind.statistics_of`: none comes from elsewhere."""
@@ -102,7 +114,7 @@ class Series:
         statistics: Statistics | None,
         device: str,
         training: bool,
-        samples: int,
+        samples: SampleSet,
     ) -> Callable[[Batch, slice], tuple[Any, Any]]:
         """See `Kind.prepare`: `Sequences`, and the truth of each or of its steps."""
         import torch
@@ -111,22 +123,24 @@ class Series:
 
         columns = inputs.stored[0]
         scaling = Scaling.model_validate(statistics.values) if statistics else None
-        scale = Features(scaling, columns, inputs.kinds.get(inputs.fields[0], ()))
+        scale = Features(scaling, columns, inputs.kinds.get(inputs.fields[0], ()), counts=not training)
+
+        is_ragged = _ragged(samples, inputs)  # whatever the lengths of those that were learned from
 
         def changed(rows: Any, lengths: Ints, batch: Batch, chosen: Ints) -> Any:
             if not training:
                 return rows
             number, free = scale.encode.is_number, not sought.per_row
-            samples = batch.samples[chosen]
+            numbers = batch.samples[chosen]
             return augment_rows(
-                rows, lengths, number, spec.augmentation, spec.seed, batch.epoch, samples, free
+                rows, lengths, number, spec.augmentation, spec.seed, batch.epoch, numbers, free
             )
 
         def prepare(batch: Batch, part: slice) -> tuple[Any, Any]:
             chosen = np.arange(batch.size)[part]
-            if inputs.steps:
-                rows = _beside(batch, inputs, part).reshape(-1, columns)
-                lengths = np.full(len(chosen), inputs.steps)
+            if not is_ragged:
+                beside = _beside(batch, inputs, part)
+                rows, lengths = beside.reshape(-1, columns), np.full(len(chosen), beside.shape[1])
             else:
                 ragged = batch.numpy(inputs.fields[0])
                 chosen = by_length(ragged.lengths)[part] if training else chosen
@@ -134,16 +148,16 @@ class Series:
                 rows = joined(ragged, chosen).reshape(-1, columns)
             rows = changed(scale(rows), lengths, batch, chosen)
             x = Sequences.from_rows(torch.from_numpy(rows), torch.from_numpy(np.cumsum(lengths)))
-            y = torch.from_numpy(sought.truth(batch, chosen))
+            y = torch.from_numpy(sought.truth(batch, chosen, int(lengths.sum())))
             if sought.per_row:
                 y = step_targets(y, torch.cumsum(x.lengths_B, 0))
             return x.to(device), y.to(device, non_blocking=True)
 
-        return Watched(prepare, (scale.encode,))
+        return Watched(prepare, {"": scale})
 
     def parts(self, samples: SampleSet, inputs: Inputs) -> Parts | None:
         """See `Kind.parts`: alike in length, so that little is padding, which counts too."""
-        if inputs.steps:
+        if not _ragged(samples, inputs):
             return None
         name = inputs.fields[0]
         longest = int(samples.rows(name, self.largest(samples, inputs, 1))[0])
@@ -154,58 +168,50 @@ class Series:
 
         return parts
 
+    def places(self, samples: SampleSet, inputs: Inputs, numbers: Ints) -> Ints:
+        """See `Kind.places`: steps."""
+        if _ragged(samples, inputs):
+            return samples.rows(inputs.fields[0], numbers)
+        one = field_of(samples, inputs.fields[0])
+        steps = int(one.shape[0] or 0) if one is not None and one.shape else len(inputs.fields)
+        return np.full(len(numbers), steps, np.int64)
+
     def largest(self, samples: SampleSet, inputs: Inputs, count: int) -> Ints:
         """See `Kind.largest`: the longest."""
-        if inputs.steps:
-            return np.arange(min(count, len(samples)), dtype=np.int64)
+        if not _ragged(samples, inputs):
+            return drawn_from(samples)[:count]
         return longest_of(samples, inputs.fields[0], count)
 
 
+def drawn_from(samples: SampleSet) -> Ints:
+    """Numbers of the samples that streams draw."""
+    chosen: Ints = samples.chosen.samples if samples.chosen else np.arange(len(samples), dtype=np.int64)
+    return chosen
+
+
 def longest_of(samples: SampleSet, name: str, count: int) -> Ints:
-    """Numbers of the samples with most rows of a ragged field, in growing order."""
-    rows = samples.rows(name, np.arange(len(samples)))
+    """Numbers of the chosen samples with most rows of a ragged field, in growing order."""
+    members = drawn_from(samples)
+    rows = samples.rows(name, members)
     count = min(count, len(rows))
-    found: Ints = np.sort(np.argpartition(rows, -count)[-count:]).astype(np.int64)
+    found: Ints = np.sort(members[np.argpartition(rows, -count)[-count:]]).astype(np.int64)
     return found
+
+
+def looks_at(samples: SampleSet) -> int:
+    """Of how many samples `some_batches` are."""
+    enough = LOOKED_AT_LEAST + int(_LOOKED_AT_BYTES * len(samples) / max(1, samples.total_bytes))
+    return min(LOOKED_AT, enough, samples.drawn)
 
 
 def some_batches(samples: SampleSet, threads: int, seed: int) -> Iterator[Batch]:
     """Batches of some thousand of the samples, drawn at random."""
-    members = samples.chosen.samples if samples.chosen else np.arange(len(samples))
-    enough = LOOKED_AT_LEAST + int(_LOOKED_AT_BYTES * len(samples) / max(1, samples.total_bytes))
-    drawn = generator(seed, "look").permutation(len(members))[: min(LOOKED_AT, enough)]
+    members = drawn_from(samples)
+    drawn = generator(seed, "look").permutation(len(members))[: looks_at(samples)]
     chosen = samples.only(np.sort(members[drawn]).astype(np.int64))
     at_once = max(1, min(64, int(_AT_ONCE_BYTES / max(1, chosen.largest_bytes(1)[0]))))
     with scoring_batches(chosen, at_once, threads) as stream:
         yield from stream
-
-
-class Watched:
-    """What prepares batches, and says at the end which values nobody had seen in training."""
-
-    def __init__(
-        self, prepare: Callable[[Batch, slice], tuple[Any, Any]], encodings: tuple[Encoding, ...]
-    ) -> None:
-        self._prepare, self._encodings = prepare, encodings
-
-    def __call__(self, batch: Batch, part: slice) -> tuple[Any, Any]:
-        """Input and target."""
-        return self._prepare(batch, part)
-
-    def warnings(self) -> list[str]:
-        """See `Watchful`."""
-        return [text for one in self._encodings for text in one.warnings()]
-
-
-def missing_words(scaling: Scaling) -> tuple[str, ...]:
-    """What is to be said of values that are missing."""
-    if not scaling.missing:
-        return ()
-    return (
-        _("{share:.1%} of the values are missing or not finite; a missing value counts as the mean.").format(
-            share=scaling.missing
-        ),
-    )
 
 
 def thresholds_of(scorer: Any) -> dict[str, Any]:
@@ -272,4 +278,9 @@ def _beside(batch: Batch, inputs: Inputs, part: slice) -> Any:
     if len(inputs.fields) > 1:
         return np.stack([batch.numpy(name)[part] for name in inputs.fields], 1)[:, :, None]
     found = batch.numpy(inputs.fields[0])[part]
-    return found.reshape(len(found), inputs.steps, inputs.stored[0])
+    return found.reshape(*found.shape[:2], inputs.stored[0])
+
+
+def _ragged(samples: SampleSet, inputs: Inputs) -> bool:
+    one = field_of(samples, inputs.fields[0])
+    return one is not None and one.ragged

@@ -93,7 +93,7 @@ class SetCourse:
         self._groups = shown_groups(opened, sought)
         self.task = opened.kind.make_task(plan.spec, sought, counts, {})
         self.warnings = statistics.warnings
-        self.parts: Parts | None = opened.kind.parts(opened.samples, inputs)
+        self.parts: Parts | None = opened.kind.parts(opened.used, inputs)
 
     def make_model(self) -> nn.Module:
         """See `Course.make_model`."""
@@ -117,7 +117,7 @@ class SetCourse:
             self._statistics,
             self._plan.device,
             training,
-            len(self._opened.samples),
+            self._opened.samples,
         )
 
     def fit(self, model: nn.Module) -> bool:
@@ -155,9 +155,10 @@ class SetCourse:
     def score(self, model: nn.Module, precision: Precision, folder: Path) -> tuple[Metrics, Sequence[str]]:
         """See `Course.score`: on all samples that were held out for it.
 
-        What is set after training is chosen on others, those by which the model was chosen.
+        What is set after training is chosen on others, those by which the model was chosen; where there are
+        no others nothing is.
         """
-        if self._split.validation is not self._split.test:
+        if not np.array_equal(self._split.validation, self._split.test):
             self._chosen = self._opened.kind.choose(self._scored(model, precision, self._split.validation))
             self.task = self._opened.kind.make_task(self._spec, self._sought, self._counts, self._chosen)
         scorer = self._scored(model, precision, self._split.test)

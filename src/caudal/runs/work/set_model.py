@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from caudal.core.errors import DataError, UsageError
-from caudal.core.files import write_whole
+from caudal.core.errors import DataError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
+from caudal.data.batches import Batch
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import TEST
+from caudal.data.sample_table import LABEL_COLUMNS
+from caudal.data.sample_values import field_of
 from caudal.memory import margin, planner, vram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
@@ -31,6 +31,8 @@ from caudal.runs.work.open_samples import KINDS, Opened, open_samples
 from caudal.runs.work.set_scores import Found, predictions
 from caudal.runs.work.set_stream import REHEARSED, least_ram, scored_at_once
 from caudal.runs.work.sought import Sought
+from caudal.runs.work.told_classes import Strangers, refuse_others, told_by, without_truth
+from caudal.runs.work.truths_of_rows import check_rows
 
 _WORK_BYTES = 3  # times a batch of the largest samples: what a model holds beside it, roughly
 
@@ -47,6 +49,13 @@ class SetModel:
     task: SampleTask
     device: str
     warnings: list[str] = field(default_factory=list)
+    told: Sought = field(init=False)
+    """What was learned, as the samples that were opened say it; where they do not, it has no field."""
+    strangers: Strangers | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is opened yet."""
+        self.told = without_truth(self.sought)
 
     @classmethod
     def load(cls, path: Path, device: str) -> SetModel:
@@ -69,11 +78,14 @@ class SetModel:
         inputs = Inputs.model_validate(card.inputs["inputs"])
         return cls(model.to(where), card, kind, inputs, sought, task, where)
 
-    def open(self, data: str, labels: str | None, tick: Callable[[int, int], None]) -> tuple[Opened, RunSpec]:
-        """Samples of the kind that the model was trained on.
+    def open(
+        self, data: str, labels: str | None, tick: Callable[[int, int], None], truth: bool = True
+    ) -> tuple[Opened, RunSpec]:
+        """Samples of the kind that the model was trained on, and with `truth` what they say themselves.
 
         Raises:
-            DataError: they have other fields, or another number of features.
+            DataError: they have other fields, another number of features, or truths of another form.
+            BadValues: truths of steps or nodes of which there are not as many as there are of these.
         """
         assert self.card.inputs is not None
         stored = DataSettings.model_validate(self.card.inputs["data"])
@@ -81,7 +93,8 @@ class SetModel:
         built = ModelSettings(name=self.card.architecture, config=self.card.config)
         spec = RunSpec(task=self.card.task, data=settings, model=built)
         opened = open_samples(spec, tick)
-        besides = frozenset({self.sought.field, *opened.columns, "split"})
+        one = field_of(opened.samples, self._told_in(opened)) if truth else None
+        besides = frozenset({self.sought.field, *opened.columns, "split", *([one.name] if one else [])})
         found = self.kind.inputs(opened.samples, besides)
         if not self.inputs.fits(found):
             raise DataError(
@@ -90,7 +103,33 @@ class SetModel:
                 ),
                 _("Use samples with the same fields and features."),
             )
+        if self.inputs.steps and found.steps and self.inputs.steps != found.steps:
+            self.warnings.append(
+                _("{path} holds {found}, and the model was trained on {wanted}.").format(
+                    path=data, found=found.shape, wanted=self.inputs.shape
+                )
+            )
+        self.told = without_truth(self.sought) if one is None else told_by(self.sought, one, data)
+        if one is not None and self.told.per_row:
+            check_rows(opened.samples, found, one)
         return opened, spec
+
+    def _told_in(self, opened: Opened) -> str:
+        """The field that says what was learned: a table's own, where it calls it by another usual name."""
+        if self.sought.field in opened.columns or not opened.columns:
+            return self.sought.field
+        usual = (name for name in opened.columns if name.lower() in LABEL_COLUMNS)
+        return next(usual, self.sought.field)
+
+    def refuse_others(self, opened: Opened) -> None:
+        """Raise where no class that samples name is one that the model learned.
+
+        Raises:
+            DataError: so it is.
+        """
+        one = field_of(opened.samples, self.told.field)
+        if one is not None:
+            refuse_others(self.told, one, opened.samples.root)
 
     def needed(self, samples: SampleSet) -> Bytes:
         """Roughly what scoring takes, this process included: as its run measured it, or else a guess."""
@@ -119,7 +158,7 @@ class SetModel:
         at_once = scored_at_once(opened.samples)
         # The last batch is of another size, for which kernels of its own are made and kept.
         count = REHEARSED * at_once + len(opened.samples) % at_once
-        for _scored in self.each(opened, spec, self.kind.largest(opened.samples, self.inputs, count)):
+        for _scored in self.each(opened, spec, self.kind.largest(opened.used, self.inputs, count)):
             pass
         self.warnings[:] = said  # what it met is met again
         needed = Bytes(meter.peak() * (1 + margin.FIRST))
@@ -127,17 +166,30 @@ class SetModel:
         return needed
 
     def each(self, opened: Opened, spec: RunSpec, members: Ints) -> Iterator[tuple[Ints, Found]]:
-        """Predictions of the samples `members`, batch by batch."""
-        statistics = Statistics(values=self.card.normalization or {})
-        prepare = self.kind.prepare(
-            spec, self.inputs, self.sought, statistics, self.device, False, len(opened.samples)
-        )
+        """Predictions of the samples `members`, batch by batch.
+
+        `strangers` then are the truths among them that are none of the model's classes.
+        """
+        prepare = self.prepare(opened, spec)
         ragged = self.kind.parts(opened.samples, self.inputs) is not None
         number = assemble.choose_precision(self.model, self.device, "auto", ragged)
+        strangers = Strangers(self.told, field_of(opened.samples, self.told.field))
+        self.strangers = strangers
+
+        def watched(batch: Batch, part: slice) -> Any:
+            strangers.look(batch)
+            return prepare(batch, part)
+
         samples = opened.samples.only(members)
-        yield from predictions(self.model, self.task, prepare, number, samples, spec.data.threads)
+        yield from predictions(self.model, self.task, watched, number, samples, spec.data.threads)
+        self.warnings.extend(strangers.warnings())
         if isinstance(prepare, Watchful):
             self.warnings.extend(prepare.warnings())
+
+    def prepare(self, opened: Opened, spec: RunSpec) -> Callable[[Batch, slice], tuple[Any, Any]]:
+        """From a part of a batch to input and truth, as the model learned them."""
+        statistics = Statistics(values=self.card.normalization or {})
+        return self.kind.prepare(spec, self.inputs, self.told, statistics, self.device, False, opened.samples)
 
 
 def scored_part(opened: Opened) -> tuple[Ints, list[str]]:
@@ -150,92 +202,3 @@ def scored_part(opened: Opened) -> tuple[Ints, list[str]]:
     if not len(chosen):
         return opened.members, []
     return chosen, [_("Scored are the {count} samples that the data call a test.").format(count=len(chosen))]
-
-
-def write_predictions(model: SetModel, opened: Opened, spec: RunSpec, out: Path) -> int:
-    """Write a row for each sample: its file and number, what is predicted, and how likely each class is.
-
-    CSV, or Parquet where `out` ends so. Gives the number of rows.
-
-    Raises:
-        UsageError: predictions of steps or nodes do not go into a table of samples.
-        DiskFull: no space; nothing is left under the output's name.
-    """
-    if model.sought.per_row:
-        raise UsageError(
-            _("This model predicts every step or node, which is no table of samples."),
-            _("Use `caudal evaluate` to score it."),
-        )
-    header = _header(model.sought)
-    rows = _rows(model, opened, spec)
-    written = 0
-
-    def write(part: Path) -> None:
-        nonlocal written
-        if out.suffix == ".parquet":
-            written = _write_parquet(part, header, rows)
-            return
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for row in rows:
-                writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-                written += 1
-
-    write_whole(out, write)
-    return written
-
-
-def _header(sought: Sought) -> list[str]:
-    if sought.kind == "regression":
-        return ["file", "sample", *sought.names]
-    return ["file", "sample", "predicted", *(f"p_{name}" for name in sought.names)]
-
-
-def _rows(model: SetModel, opened: Opened, spec: RunSpec) -> Iterator[list[Any]]:
-    sought, names = model.sought, opened.samples.columns.names
-    target = getattr(model.task, "target", None)
-    thresholds = (target.thresholds if target else ()) or (0.5,) * max(1, sought.outputs)
-    for numbers, (found, _truth) in model.each(opened, spec, opened.members):
-        if sought.kind == "binary" and found.shape[1] == 1:
-            found = np.concatenate([1 - found, found], 1)
-        for number, values in zip(numbers.tolist(), found.tolist(), strict=True):
-            file, within = opened.samples.where(number)
-            row: list[Any] = [names[file], within]
-            if sought.kind == "multilabel":
-                called = zip(sought.names, values, thresholds, strict=True)
-                row.append(" ".join(name for name, p, least in called if p >= least))
-            elif sought.kind == "binary":
-                row.append(sought.names[int(values[1] >= thresholds[0])])
-            elif sought.kind == "multiclass":
-                row.append(sought.names[int(np.argmax(values))])
-            yield [*row, *values]
-
-
-def _write_parquet(part: Path, header: list[str], rows: Iterator[list[Any]]) -> int:
-    try:
-        pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ModuleNotFoundError:
-        raise UsageError(
-            _("Parquet needs pyarrow, which is not installed."),
-            _("Install it with `pip install caudal[tables]`, or write a .csv."),
-        ) from None
-    writer, held, total = None, list[list[Any]](), 0
-
-    def flush() -> None:
-        nonlocal writer
-        table = pa.table({name: [row[k] for row in held] for k, name in enumerate(header)})
-        writer = writer or pq.ParquetWriter(part, table.schema)
-        writer.write_table(table)
-        held.clear()
-
-    for row in rows:
-        held.append(row)
-        total += 1
-        if len(held) >= 1 << 16:
-            flush()
-    if held or writer is None:
-        flush()
-    assert writer is not None
-    writer.close()
-    return total

@@ -57,9 +57,7 @@ class SetRehearsal:
 
     def prepare(self, device: str) -> Prepare:
         """See `Rehearsal.prepare`."""
-        return self._kind.prepare(
-            self._spec, self._inputs, self._sought, None, device, True, len(self._samples)
-        )
+        return self._kind.prepare(self._spec, self._inputs, self._sought, None, device, True, self._samples)
 
     @property
     def parts(self) -> Parts | None:
@@ -92,7 +90,7 @@ class SetRehearsal:
         """See `Rehearsal.scoring`."""
         chosen = self._largest(REHEARSED * scored_at_once(self._samples))
         prepare = self._kind.prepare(
-            self._spec, self._inputs, self._sought, None, precision.device, False, len(self._samples)
+            self._spec, self._inputs, self._sought, None, precision.device, False, self._samples
         )
         meter.reset()
         before = charged_bytes()
@@ -115,29 +113,30 @@ class SetRehearsal:
         if self.parts is not None:
             chosen = self._samples.only(self._drawn(size, number))
         with scoring_batches(chosen, size, self._spec.data.threads) as stream:
-            return _copy(next(iter(stream)))
+            return _copy(next(iter(stream)), self._sought)
 
     def _drawn(self, size: int, number: int) -> Ints:
         """Different samples, as a run draws them; of `number` 0 the largest batch of `_DRAWS`.
 
         A batch of the largest samples of all would never come, and a plan for it would promise too much.
         """
-        draw, count = generator(self._spec.seed, "rehearsal", number), len(self._samples)
+        members = self._samples.chosen.samples if self._samples.chosen else np.arange(len(self._samples))
+        draw, count = generator(self._spec.seed, "rehearsal", number), len(members)
         size = min(size, count)
         if number:
-            return np.sort(draw.permutation(count)[:size]).astype(np.int64)
+            return np.sort(members[draw.permutation(count)[:size]]).astype(np.int64)
         ragged = [f.name for f in self._samples.fields if f.ragged and f.name in self._inputs.fields]
-        rows = sum(self._samples.rows(name, np.arange(count)) for name in ragged)
+        rows = sum(self._samples.rows(name, members) for name in ragged)
         drawn_DB = draw.integers(0, count, (_DRAWS, size))
         chosen = np.unique(drawn_DB[int(np.argmax(np.asarray(rows)[drawn_DB].sum(1)))])
         spare = np.setdiff1d(np.arange(count), chosen, assume_unique=True)[: size - len(chosen)]
-        return np.sort(np.concatenate([chosen, spare])).astype(np.int64)
+        return np.sort(members[np.concatenate([chosen, spare])]).astype(np.int64)
 
     def _largest(self, count: int) -> SampleSet:
         return self._samples.only(self._kind.largest(self._samples, self._inputs, count))
 
 
-def _copy(batch: Batch) -> Batch:
+def _copy(batch: Batch, sought: Sought) -> Batch:
     arrays, ends = {}, {}
     for name in batch:
         found = batch.numpy(name)
@@ -145,4 +144,8 @@ def _copy(batch: Batch) -> Batch:
             arrays[name], ends[name] = np.array(found.values), np.array(found.ends)
         else:
             arrays[name] = np.array(found)
+    truth = arrays.get(sought.field)
+    if truth is not None and sought.values and not sought.per_row:
+        # A run leaves out what has no label, and what it would say has no bearing on memory.
+        truth[sought.classes_of(truth) < 0] = sought.values[0]
     return Batch(arrays, ends, batch.samples.copy(), batch.epoch, True)

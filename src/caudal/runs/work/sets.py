@@ -24,7 +24,9 @@ from caudal.runs.work.kind import Inputs
 from caudal.runs.work.open_samples import SPLIT, Opened, open_samples
 from caudal.runs.work.picture_checks import check_pictures
 from caudal.runs.work.set_stream import MOST_SHARES, evened, least_ram, wanted_ram
-from caudal.runs.work.sought import Sought, find_target, understand
+from caudal.runs.work.sought import Sought, find_target
+from caudal.runs.work.targets_seen import understand
+from caudal.runs.work.truths_of_rows import asks_for_rows, check_rows
 
 _FEWEST = 3  # samples of a class: to learn from, to choose by and to score
 
@@ -35,14 +37,18 @@ class Sets:
     def __init__(self, spec: RunSpec, opened: Opened) -> None:
         self.spec, self.opened = spec, opened
         self.samples, self._threads = opened.samples, spec.data.threads
-        self.sought, self.values = understand(
-            self.samples, find_target(self.samples, spec.data.target), opened.members, spec.data.positive
-        )
-        besides = {self.sought.field, *opened.columns, SPLIT, spec.split.group or ""}
+        target = find_target(self.samples, spec.data.target)
+        besides = {target.name, *opened.columns, SPLIT, spec.split.group or ""}
         self.inputs: Inputs = opened.kind.inputs(self.samples, frozenset(besides))
-        if self.sought.per_row:
-            config = {**self.inputs.config, opened.kind.per_row_key: True}
+        key = opened.kind.per_row_key
+        per_row, said = asks_for_rows(spec.model.config.get(key), key, self.inputs, target)
+        if per_row:
+            check_rows(self.samples, self.inputs, target)
+            config = {**self.inputs.config, key: True}
             self.inputs = self.inputs.model_copy(update={"config": config})
+        self.sought, self.values = understand(
+            self.samples, target, opened.members, spec.data.positive, per_row
+        )
         self.class_of = self._classes()
         self.checks = check_pictures(opened, self.inputs, self.class_of, spec)
         self.split = self._split()
@@ -59,7 +65,7 @@ class Sets:
             )
         self.facts = self._facts()
         self.warnings = (
-            *opened.notes, *self.inputs.notes, *self.sought.notes, *self.split.warnings,
+            *opened.notes, *self.inputs.notes, *said, *self.sought.notes, *self.split.warnings,
             *self._doubts(), *(self.checks.warnings(self.split, self.class_of) if self.checks else ()),
         )  # fmt: skip
 
@@ -77,7 +83,7 @@ class Sets:
         return SetRehearsal(
             spec,
             opened.kind,
-            opened.samples,
+            opened.used,
             Inputs.model_validate(told["inputs"]),
             Sought.model_validate(told["sought"]),
         )
@@ -195,6 +201,11 @@ class Sets:
             codes, names = opened.split
             given = given_split(codes[members], names, spec.seed)
             if given is not None:
+                if given.test is given.validation:
+                    notes = (
+                        *notes,
+                        _("The data name no part for scoring alone: what is scored also chose the model."),
+                    )
                 return _numbered(given, members, notes)
             notes = (*notes, _("The data name a part to train on alone; what is scored is dealt out of it."))
         groups = None if opened.groups is None else opened.groups[members]
@@ -249,6 +260,7 @@ class Sets:
 
 
 def _numbered(split: SampleSplit, members: Ints, notes: tuple[str, ...]) -> SampleSplit:
+    """With the numbers that the samples have in the set."""
     return SampleSplit(
         members[split.train], members[split.validation], members[split.test], (*notes, *split.warnings)
     )
