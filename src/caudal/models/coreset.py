@@ -16,7 +16,9 @@ from caudal.core.units import Bytes
 
 CHUNK = 128
 """Rows whose distances to all kept points are held at once."""
-_SAME, _GROWTH, _FULL, _LEAST_ROWS = 1e-2, 1.05, 0.85, 64
+LEAST_ROWS = 64
+"""Fewer points stand for nothing."""
+_SAME, _GROWTH, _FULL = 1e-2, 1.05, 0.85
 
 
 class Coreset:
@@ -44,8 +46,8 @@ class Coreset:
         """
         fixed = cls.bytes_for(0, columns)
         rows = min(most_rows, (budget_bytes - fixed) // (cls.bytes_for(1, columns) - fixed))
-        if rows < _LEAST_ROWS:
-            needed = Bytes(cls.bytes_for(_LEAST_ROWS, columns))
+        if rows < LEAST_ROWS:
+            needed = Bytes(cls.bytes_for(LEAST_ROWS, columns))
             raise DoesNotFit(
                 _("A memory of normal patches needs at least {needed}, and {budget} are left.").format(
                     needed=needed, budget=Bytes(max(0, budget_bytes))

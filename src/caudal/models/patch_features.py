@@ -1,7 +1,8 @@
 """Describes the surroundings of a pixel without anything learned: colour and texture at several scales.
 
-For when no trained backbone is at hand. Any other callable with the same three properties can take its place
-(`Features`). Legend: B batch, C band, D feature, H row, W column, h w rows and columns of the feature map.
+For when no trained network is at hand. Any other callable with the same three properties can take its place
+(`Features`), such as `net_features`. Legend: B batch, C band, D feature, H row, W column, h w rows and
+columns of the feature map.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from caudal.core.config import Frozen
 from caudal.core.seeds import generator
 
 STRIDE_PX = 2
@@ -33,6 +35,14 @@ class Features(Protocol):
     def __call__(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Features (B, D, H / stride, W / stride), float32; H and W are multiples of the stride."""
         ...
+
+
+class MapLayer(Frozen):
+    """A module by its `name`, and the map that it gives out."""
+
+    name: str
+    channels: int
+    stride_px: int
 
 
 class LocalFeatures(nn.Module):

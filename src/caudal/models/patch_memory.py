@@ -15,12 +15,13 @@ from pydantic import Field
 from torch import nn
 
 from caudal.core.config import Frozen
-from caudal.core.errors import BadValues
+from caudal.core.errors import BadValues, UsageError
 from caudal.core.messages import _
 from caudal.core.seeds import generator
+from caudal.core.units import Bytes
 from caudal.models.anomaly_map import in_full_precision, reach_px, smoothed
-from caudal.models.coreset import Coreset, nearest
-from caudal.models.patch_features import Features, LocalFeatures
+from caudal.models.coreset import LEAST_ROWS, Coreset, nearest
+from caudal.models.patch_features import Features, LocalFeatures, MapLayer
 
 OFFERED = 1 << 18
 """So many positions are all looked at; of a longer stream, a share that falls as it goes on."""
@@ -29,15 +30,29 @@ OFFERED = 1 << 18
 class PatchMemoryConfig(Frozen):
     """`bank_bytes` is the most that the memory of a stored model takes, `search_bytes` what distances take
     while it is searched. `smooth_px` is the deviation of the Gaussian over the map.
+
+    `source`: a folder with safetensors, a hub id, or a run or model folder of ours. Its maps are features,
+    brought to at most `columns` numbers a position. Without it these are local means and fixed filters.
+    `architecture`, `layers` and `reach_px` are found there, and stand in a trained model's card: then the
+    source is not read.
     """  # fmt: skip
 
     bank_bytes: int = Field(1 << 18, ge=1 << 14)
     search_bytes: int = Field(16 << 20, ge=1 << 16)
     smooth_px: float = Field(1.0, ge=0, le=20)
+    source: str | None = None
+    columns: int = Field(128, ge=8, le=4096)
+    architecture: dict[str, Any] | None = None
+    layers: tuple[MapLayer, ...] = ()
+    reach_px: int = Field(0, ge=0)
 
 
 class PatchMemory(nn.Module):
-    """Scores pixels of `bands` bands; `outputs` is 1, the map. Without `features`, own ones are used."""
+    """Scores pixels of `bands` bands; `outputs` is 1, the map. `features` go before those of the config.
+
+    Raises:
+        BadModel, UsageError: as `NetFeatures`.
+    """
 
     Config: ClassVar[type[PatchMemoryConfig]] = PatchMemoryConfig
 
@@ -46,8 +61,11 @@ class PatchMemory(nn.Module):
     ) -> None:
         super().__init__()
         assert outputs == 1
-        self.config, self.bands, self.classes = config, bands, outputs
-        self.features: Features = LocalFeatures(bands) if features is None else features
+        self.bands, self.classes = bands, outputs
+        self.features: Features = _features(bands, config) if features is None else features
+        self.config = _told(config, self.features)
+        self.notes: list[str] = list(getattr(self.features, "notes", ()))
+        """What a user must hear of how the features came to be."""
         self.bank: torch.Tensor
         self.register_buffer("bank", torch.zeros(0, self.features.channels))
         self._coreset: Coreset | None = None
@@ -56,7 +74,7 @@ class PatchMemory(nn.Module):
     @property
     def multiple_px(self) -> int:
         """Height and width of the input must be multiples of this."""
-        return self.features.stride_px
+        return int(getattr(self.features, "multiple_px", self.features.stride_px))
 
     @property
     def receptive_field_px(self) -> int:
@@ -71,8 +89,18 @@ class PatchMemory(nn.Module):
 
         Raises:
             DoesNotFit: not even a few patches do.
+            UsageError: nor do they into `bank_bytes`.
         """
         columns = self.features.channels
+        if self.config.bank_bytes < 4 * columns * LEAST_ROWS:
+            raise UsageError(
+                _("A memory of {bank} holds fewer than {least} patches of {columns} numbers.").format(
+                    bank=Bytes(self.config.bank_bytes), least=LEAST_ROWS, columns=columns
+                ),
+                _("Set bank_bytes of patch_memory to {needed} or more.").format(
+                    needed=4 * columns * LEAST_ROWS
+                ),
+            )
         self._coreset = Coreset.within(budget_bytes, columns, self.config.bank_bytes // (4 * columns))
         self._images = self._seen = 0
 
@@ -155,3 +183,22 @@ class PatchMemory(nn.Module):
         model.bank = torch.zeros(bank) if model.bank.shape[1] == bank[1] else model.bank
         wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         return model if wanted == shapes else None
+
+
+def _features(bands: int, config: PatchMemoryConfig) -> Features:
+    if config.source is None and config.architecture is None:
+        return LocalFeatures(bands)
+    from caudal.models.net_features import NetFeatures
+
+    return NetFeatures(
+        bands, config.source, config.architecture, config.layers, config.reach_px, config.columns
+    )
+
+
+def _told(config: PatchMemoryConfig, features: Features) -> PatchMemoryConfig:
+    """The configuration with what was found of a network, so that its source is not wanted again."""
+    architecture = getattr(features, "architecture", None)
+    if architecture is None:
+        return config
+    found = {"architecture": architecture, "layers": features.layers, "reach_px": features.net_reach_px}  # type: ignore[attr-defined]
+    return config.model_copy(update=found)

@@ -34,6 +34,7 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
 
     from caudal.memory.trace import peak_bytes
     from caudal.models import weights
+    from caudal.models.anomaly_map import Fitted
     from caudal.models.unfilled import unfilled
 
     with unfilled():
@@ -43,7 +44,8 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
     if vram.choose(spec.device) != "cpu":
         return  # the device has room of its own, and says so when it is asked
     task = rehearsal.make_task()
-    static = static_bytes(model, None if spec.training.average else model)
+    averaged = spec.training.average and not isinstance(model, Fitted)
+    static = static_bytes(model, None if averaged else model)
     held_always = {name: held for name, held in static.items() if name != "optimizer"}  # it may lie elsewhere
     least = LEAST_RAM + sum(held_always.values())
     sample = rehearsal.on_meta()
@@ -111,7 +113,7 @@ def _whole_step(task: Any, model: Any, x: Any, y: Any) -> None:
 def static_bytes(model: Any, average: Any) -> dict[str, int]:
     """What a run of `model` holds whatever its micro-batch; `average` is the model if there is none."""
     weights = sum(v.numel() * v.element_size() for v in model.state_dict().values())
-    learned = sum(p.numel() * p.element_size() for p in model.parameters())
+    learned = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return {
         "weights": weights,
         "averaged weights": 0 if average is model else weights,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +275,28 @@ def test_an_empty_mask_of_a_defect_is_named_and_a_wrong_one_refused(
     for given in ({"masks": str(root)}, {"labels": str(root)}):
         with pytest.raises(UsageError, match="says nothing to the task anomaly"):
             caudal.evaluate(run, root, ram="1GiB", **given)
+
+
+def test_patches_are_remembered_by_the_maps_of_a_backbone(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    source = tmp_path / "tiny"
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=7
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(source)
+    root = mvtec(tmp_path / "set")
+    model = {"name": "patch_memory", "config": {"source": str(source)}}
+    plan = caudal.plan(spec(root, model=model))
+    weights = (source / "model.safetensors").stat().st_size
+    assert plan.probe.static["weights"] > weights // 2
+    assert plan.probe.static["gradients"] == plan.probe.static["optimizer"] == 0
+    run = tmp_path / "run"
+    found = caudal.train(plan, out=run)
+    assert found.metrics["image_auroc"] == 1.0
+    assert found.peak_bytes["ram"] <= found.predicted_bytes["ram"]
+    card = json.loads((run / "model" / "model.json").read_text())
+    assert card["config"]["architecture"]["model_type"] == "resnet"
+    shutil.rmtree(source)  # the model's folder stands for itself
+    again = caudal.evaluate(run, root, ram="1GiB")
+    assert again.metrics is not None
+    assert again.metrics["image_auroc"] == 1.0
