@@ -68,9 +68,12 @@ def _madvise() -> Callable[[int, int, int], int] | None:
 
 
 def pays(samples: SampleSet) -> bool:
-    """Whether the samples of a set can be handed out as they lie, and are large enough."""
+    """Whether the samples of a set can be handed out as they lie, and are large enough.
+
+    Those that overlap cannot: what is changed in one would be changed in another.
+    """
     columns = samples.columns
-    if columns.places is None or not samples.direct or _madvise() is None:
+    if columns.places is None or samples.overlapping or not samples.direct or _madvise() is None:
         return False
     ragged = [one for one in samples.stored if one.ragged]
     aligned = all((columns.places[one.name] % one.dtype.itemsize == 0).all() for one in ragged)

@@ -134,6 +134,8 @@ class OpenParts:
         known = last - first == 1 or self._joined[block]
         spans, joined = [], True
         found = _bytes_of(into)
+        if self._set.overlapping and not known:
+            return sum(self._fetch_once(file, one, first, last, found.get(one.name)) for one in self._stored)
         for one in self._stored:
             buffer = found.get(one.name)
             if not buffer:  # empty, or taken as it lies
@@ -151,6 +153,26 @@ class OpenParts:
         if self._set.columns.checks is not None:
             self._check_bytes(first, block, found)
         return sum(len(buffer) for _offset, buffer in spans)
+
+    def _fetch_once(self, file: ByteFile, one: Field, first: int, last: int, buffer: Any) -> int:
+        """Bring samples that overlap in the file into a buffer, their bytes read once; how many these are."""
+        if not buffer:
+            return 0
+        assert self._set.columns.places is not None
+        starts = self._set.columns.places[one.name][first:last].tolist()
+        sizes = self._sizes(one, first, last).tolist()
+        at = count = k = 0
+        while k < len(starts):
+            begin, end, j = starts[k], starts[k] + sizes[k], k + 1
+            while j < len(starts) and begin <= starts[j] <= end:
+                end = max(end, starts[j] + sizes[j])
+                j += 1
+            stretch = memoryview(read_bytes(file, begin, end - begin) if end > begin else b"")
+            for start, size in zip(starts[k:j], sizes[k:j], strict=True):
+                buffer[at : at + size] = stretch[start - begin : start - begin + size]
+                at += size
+            count, k = count + end - begin, j
+        return count
 
     def _stretches(self, one: Field, first: int, last: int, buffer: memoryview) -> list[Span]:
         """A span for each stretch of samples that lies in the file as it does in memory."""

@@ -164,7 +164,7 @@ def _set(
     file_ends = np.cumsum(parts.counts)
     checked = parts.places is not None and parts.checks is not None
     if parts.places is not None and not checked:
-        block_ends, file_blocks = _raw_blocks(fields, rows, file_ends)
+        block_ends, file_blocks = raw_blocks(fields, rows, file_ends)
     else:
         block_ends = parts.ends + np.repeat(file_ends - parts.counts, parts.blocks)
         file_blocks = np.cumsum(parts.blocks, dtype=np.int64)
@@ -205,7 +205,7 @@ def _with_known(samples: SampleSet, name: str, parts: Parts) -> SampleSet:
     return with_extra(samples, name, np.concatenate(codes), every)
 
 
-def _raw_blocks(fields: tuple[Field, ...], rows: dict[str, Ints], file_ends: Ints) -> tuple[Ints, Ints]:
+def raw_blocks(fields: tuple[Field, ...], rows: dict[str, Ints], file_ends: Ints) -> tuple[Ints, Ints]:
     """Blocks of about `BLOCK_BYTES`, inside files; of one sample each where samples are large."""
     total = int(file_ends[-1])
     sizes = np.zeros(total, np.int64)

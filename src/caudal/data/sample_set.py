@@ -63,7 +63,7 @@ class SampleSet:
     """`fields` of the files and, after them, of `columns.extra`; what the user should know in `notes`.
 
     `unreadable` are files that would hold one sample each and are not in the set: their names, and why.
-    With `joined` samples are graphs, and a batch of them is one graph; see `graphs`. Of a set with `chosen`
+    The rows of `overlapping` samples may be those of others, too. With `joined` samples are graphs, and a batch of them is one graph; see `graphs`. Of a set with `chosen`
     samples a stream draws those alone; all others keep their numbers, and can be read. `broken` is no part
     of what the set is: streams of it, however it was narrowed, note there what they cannot read.
     """
@@ -77,6 +77,7 @@ class SampleSet:
     notes: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     joined: bool = False
+    overlapping: bool = False
     chosen: Chosen | None = None
     broken: BrokenSamples = field(default_factory=BrokenSamples, compare=False, repr=False)
 

@@ -26,8 +26,9 @@ class DataSettings(Frozen):
     For tasks over samples as they lie in files, `images` is one folder, file or pack of them; `labels` a CSV
     that says more of each file; `target` the field or column that is learned; `samples` whether a file of
     arrays is one sample (`file`) or many (`rows`); of two classes `positive` is the one that is looked for
-    (default: the second). Pictures are brought to `image_px` a side, and their values made mean 0 and
-    deviation 1 over all of the `set` or in each `picture`.
+    (default: the second). Sequences may be cut into windows of `window` steps, one every `stride` (0: as
+    many), with the labels of their `steps`, of the `last`, or of most. Pictures are brought to `image_px` a
+    side, and their values made mean 0 and deviation 1 over all of the `set` or in each `picture`.
     """
 
     images: tuple[str, ...] = Field(min_length=1)
@@ -35,6 +36,9 @@ class DataSettings(Frozen):
     labels: str | None = None
     target: str | None = None
     samples: Literal["auto", "file", "rows"] = "auto"
+    window: int = Field(0, ge=0)
+    stride: int = Field(0, ge=0)
+    window_label: Literal["steps", "last", "majority"] = "steps"
     positive: str | None = None
     image_px: int = Field(64, ge=8, le=2048)
     normalize: Literal["set", "picture"] = "set"
