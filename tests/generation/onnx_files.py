@@ -52,16 +52,20 @@ def write(path: Path, *parts: bytes) -> Path:
     return path
 
 
-def write_detector(path: Path, side: int, faces: list[tuple[int, int, int, float]]) -> Path:
+def write_detector(
+    path: Path, side: int, faces: list[tuple[int, int, int, float]], wide: int = 0, colours: int = 3
+) -> Path:
     """An SCRFD of fixed size whose answers are constants: (stride, cell index, anchor, score) of each face.
+
+    It is `wide` pixels wide, or as wide as high, and takes pictures of so many `colours`.
 
     Every face has a box of 2 strides to each side, and points at -1, +1, 0, -1, +1 strides from its centre.
     """
-    parts = [value(11, "x", [1, 3, side, side])]
+    parts = [value(11, "x", [1, colours, side, wide or side])]
     outputs = []
     for kind, width in (("score", 1), ("box", 4), ("points", 10)):
         for stride in (8, 16, 32):
-            rows = (side // stride) ** 2 * 2
+            rows = (side // stride) * ((wide or side) // stride) * 2
             answer = np.zeros((rows, width), np.float32)
             for face_stride, cell, anchor, score in faces:
                 if face_stride == stride:

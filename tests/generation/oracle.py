@@ -75,6 +75,19 @@ class FaceAttention:
         return attn.to_out[0](out)
 
 
+def as_rows(picture: np.ndarray, rows: int) -> torch.Tensor:
+    """A picture as a ControlNet takes it, (rows, 3, H, W) of 0 to 1."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().div(255).expand(rows, -1, -1, -1)
+
+
+def kept_to(residual: torch.Tensor, region_HW: np.ndarray | None) -> torch.Tensor:
+    """A residual times the mask of the faces' boxes, brought to its size."""
+    if region_HW is None:
+        return residual
+    region = torch.from_numpy(region_HW)[None, None]
+    return residual * F.interpolate(region, size=residual.shape[-2:], mode="bilinear")
+
+
 class Oracle:
     """Loads a model folder by its own means."""
 
@@ -123,25 +136,24 @@ class Oracle:
         identity: float,
         adapter: float,
         masks_FHW: np.ndarray | None = None,
+        region_HW: np.ndarray | None = None,
+        negative: str = "",
+        identity_end: float = 1.0,
+        further: tuple[torch.nn.Module, np.ndarray, float] | None = None,
     ) -> torch.Tensor:
-        """A latent picture for one seed."""
+        """A latent picture for one seed; `further` is a ControlNet of the prompt, its picture, strength."""
         height, width = keypoints.shape[:2]
         tokens = resampler(self.projection, torch.from_numpy(faces_FE))[None]  # (1, F, T, C)
         text, pooled = self.text(prompt)
         if guidance > 1:
             nobody = resampler(self.projection, torch.zeros_like(torch.from_numpy(faces_FE)))[None]
             tokens = torch.cat([nobody, tokens])
-            text, pooled = (torch.cat([torch.zeros_like(t), t]) for t in (text, pooled))
+            against = self.text(negative) if negative else [torch.zeros_like(t) for t in (text, pooled)]
+            text, pooled = (torch.cat(pair) for pair in zip(against, (text, pooled), strict=True))
         masks = None if masks_FHW is None else torch.from_numpy(masks_FHW)
         self.shared.update(tokens=tokens, strength=adapter, masks=masks)
         rows = len(tokens)
-        shown = (
-            torch.from_numpy(keypoints.copy())
-            .permute(2, 0, 1)[None]
-            .float()
-            .div(255)
-            .expand(rows, -1, -1, -1)
-        )
+        shown = as_rows(keypoints, rows)
         added = {
             "text_embeds": pooled,
             "time_ids": torch.tensor([[height, width, 0, 0, height, width]]).float().expand(rows, -1),
@@ -153,16 +165,27 @@ class Oracle:
         sigmas = np.append(np.interp(times, np.arange(1000), every), 0).astype(np.float32)
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn((1, 4, height // 2, width // 2), generator=generator) * float(sigmas.max())
-        for time, sigma, following in zip(times, sigmas, sigmas[1:], strict=False):
+        for done, (time, sigma, following) in enumerate(zip(times, sigmas, sigmas[1:], strict=False), 1):
             given = (x / (sigma**2 + 1) ** 0.5).expand(rows, -1, -1, -1)
             down, mid = self.net(
                 given, float(time), encoder_hidden_states=tokens.flatten(1, 2), controlnet_cond=shown,
                 added_cond_kwargs=added, return_dict=False,
             )  # fmt: skip
+            counts = 0.0 if done / steps > identity_end else identity
+            residuals = [kept_to(residual * counts, region_HW) for residual in (*down, mid)]
+            if further is not None:
+                net, picture, strength = further
+                more, more_mid = net(
+                    given, float(time), encoder_hidden_states=text, controlnet_cond=as_rows(picture, rows),
+                    added_cond_kwargs=added, return_dict=False,
+                )  # fmt: skip
+                residuals = [
+                    one + other * strength for one, other in zip(residuals, (*more, more_mid), strict=True)
+                ]
             noise = self.unet(
                 given, float(time), encoder_hidden_states=text, added_cond_kwargs=added,
-                down_block_additional_residuals=[residual * identity for residual in down],
-                mid_block_additional_residual=mid * identity, return_dict=False,
+                down_block_additional_residuals=residuals[:-1],
+                mid_block_additional_residual=residuals[-1], return_dict=False,
             )[0]  # fmt: skip
             if guidance > 1:
                 against, wanted = noise.chunk(2)

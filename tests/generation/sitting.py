@@ -28,11 +28,15 @@ def request(**changes: Any) -> GenerationRequest:
 
 
 def planned(
-    model: Path, wanted: GenerationRequest, setup: Setup | None = None, **budgets: Any
+    model: Path,
+    wanted: GenerationRequest,
+    setup: Setup | None = None,
+    controls: dict[str, str] | None = None,
+    **budgets: Any,
 ) -> GenerationPlan:
     from caudal.runs.generation.plan import make_plan
 
-    plan = make_plan(wanted, of_folder(open_model(model)), device="cpu", **budgets)
+    plan = make_plan(wanted, of_folder(open_model(model, controls=controls)), device="cpu", **budgets)
     return plan if setup is None else plan.model_copy(update={"setup": setup})
 
 
@@ -43,13 +47,17 @@ def session(model: Path, wanted: GenerationRequest, setup: Setup | None = None) 
 
 
 def latents(
-    model: Path, wanted: GenerationRequest, sitting: Sitting, setup: Setup | None = None
+    model: Path,
+    wanted: GenerationRequest,
+    sitting: Sitting,
+    setup: Setup | None = None,
+    controls: dict[str, str] | None = None,
 ) -> torch.Tensor:
     """The latent pictures, all seeds in one tensor. Sessions of equal plans are opened once."""
-    plan = planned(model, wanted, setup)
-    key = (str(model), plan.setup, plan.pictures, plan.guided)
+    plan = planned(model, wanted, setup, controls)
+    key = (str(model), plan.setup, plan.pictures, plan.guided, str(controls))
     if key not in _opened:
-        _opened[key] = Session(open_model(model), plan)
+        _opened[key] = Session(open_model(model, controls=controls), plan)
     opened, found = _opened[key], list[torch.Tensor]()
     decoded = opened._decoded
     opened._decoded = lambda made: (found.append(made), decoded(made))[1]  # type: ignore[method-assign]

@@ -14,11 +14,12 @@ from caudal.models.generation.faces import ENGINES
 from caudal.models.generation.faces.alignment import aligned, similarity
 from caudal.models.generation.faces.onnx import OnnxFaces
 from caudal.models.generation.faces.stand_in import StandIn
-from caudal.tasks.generation.faces import Face, find_faces, the_face
+from caudal.runs.generation.people import describe
+from caudal.tasks.generation.faces import Face, affordable_px, detection_bytes, find_faces, the_face
 from caudal.tasks.generation.keypoints import keypoint_picture
 from caudal.tasks.generation.masks import face_masks
 from tests.generation import onnx_files
-from tests.generation.tiny import portrait
+from tests.generation.tiny import portrait, save_picture
 
 SIDE = 64
 
@@ -47,6 +48,35 @@ def test_a_picture_larger_than_a_fixed_detector_is_seen_whole(onnx_folder: Path)
     small = OnnxFaces(onnx_folder).detect(np.zeros((SIDE, SIDE, 3), np.uint8))
     large = OnnxFaces(onnx_folder).detect(np.zeros((2 * SIDE, 2 * SIDE, 3), np.uint8))
     assert [face.box for face in large] == [tuple(2 * side for side in face.box) for face in small]
+
+
+def engine_of(folder: Path, wide: int, faces: list[tuple[int, int, int, float]], **more: int) -> OnnxFaces:
+    pytest.importorskip("onnxruntime")
+    onnx_files.write_detector(folder / "scrfd_10g.onnx", SIDE, faces, wide, **more)
+    onnx_files.write_recognizer(folder / "glintr100.onnx")
+    return OnnxFaces(folder)
+
+
+def test_a_fixed_detector_that_is_not_square_sees_the_picture_whole(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, 2 * SIDE, [(16, 8 + 5, 0, 0.9)])  # column 5, row 1 of 8 columns
+    (face,) = engine.detect(np.zeros((SIDE, 2 * SIDE, 3), np.uint8))
+    assert face.box == (80 - 32, 16 - 32, 80 + 32, 16 + 32)
+    (small,) = engine.detect(np.zeros((SIDE, SIDE, 3), np.uint8))
+    (large,) = engine.detect(np.zeros((4 * SIDE, 4 * SIDE, 3), np.uint8))
+    assert small.box == face.box
+    assert large.box == tuple(4 * side for side in face.box)
+    assert engine.least_px == 2 * SIDE
+
+
+def test_a_thin_picture_is_looked_at(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, 0, [])
+    assert engine.detect(np.zeros((4000, 3, 3), np.uint8)) == []
+    assert engine.detect(np.zeros((3, 4000, 3), np.uint8)) == []
+
+
+def test_a_detector_of_other_pictures_is_a_bad_model(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="no face models that can be used"):
+        engine_of(tmp_path, 0, [], colours=1).detect(np.zeros((SIDE, SIDE, 3), np.uint8))
 
 
 def test_arcface_sees_the_aligned_crop_from_minus_one_to_one(onnx_folder: Path) -> None:
@@ -170,6 +200,16 @@ def test_no_larger_size_is_tried_than_memory_allows() -> None:
     engine = Counting(10_000)
     assert find_faces(engine, portrait(2000, 1000), most_px=640) == []
     assert engine.looked == [128, 320, 640]
+
+
+def test_a_larger_look_must_be_affordable(tmp_path: Path) -> None:
+    path = save_picture(tmp_path / "far.png", portrait(1200, 800))
+    for left, looked in ((0, [128]), (detection_bytes(640), [128, 320, 640]), (2**40, [128, 320, 640, 1024])):
+        engine, answers = Counting(10_000), iter((2**40, left))  # for reading the picture, and then
+        with pytest.raises(BadValues):
+            describe(engine, [path], lambda free=answers: next(free))
+        assert engine.looked == looked
+        assert affordable_px(left) == looked[-1]
 
 
 def test_the_largest_face_is_taken_and_the_others_are_said() -> None:

@@ -15,17 +15,20 @@ from hypothesis import strategies as st
 from caudal.core.errors import BadModel, Interrupted
 from caudal.core.units import MIB, Bytes
 from caudal.inference.generation import streamed as streamed_module
+from caudal.inference.generation.pipeline import FacePipeline
 from caudal.inference.generation.streamed import Streamed, blocks_of
 from caudal.memory.generation.setups import Setup, holders
 from caudal.memory.generation.sizes import Place
 from caudal.memory.planner import total
 from caudal.models.generation.part import FP8, Part, kept_wide, open_part
 from caudal.models.tensor_files import SafetensorsFile, open_tensors, write_converted
+from caudal.runs.generation import session as sessions_module
 from caudal.runs.generation.plan import LIBRARIES
+from caudal.runs.generation.session import Session
 from caudal.runs.generation.studio import open_model
 from tests.cgroups import run_in_group
 from tests.generation import big
-from tests.generation.sitting import close_all, latents, planned, request, session, sessions, sitting
+from tests.generation.sitting import SIDE, close_all, latents, planned, request, session, sessions, sitting
 
 # One tensor at a time.
 
@@ -146,8 +149,9 @@ def test_8_bit_storage_spares_what_diffusers_spares(model: Path) -> None:
         Setup(encoders="freed", offload="disk"),
         Setup(encoders="freed", offload="disk", resident=Bytes(4 * MIB)),
         Setup(encoders="freed", offload="group"),
+        Setup(encoders="freed", offload="model"),
     ],
-    ids=["freed", "disk", "half on disk", "group"],
+    ids=["freed", "disk", "half on disk", "group", "model"],
 )
 def test_where_weights_are_changes_no_number(
     model: Path, two_faces, setup: Setup, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +162,33 @@ def test_where_weights_are_changes_no_number(
     assert torch.equal(latents(model, request(), seat, setup), plain)
     assert any(opened.streamed_bytes for opened in sessions()) == (setup.offload == "disk")
     close_all()
+
+
+@pytest.mark.parametrize("offload", ["group lean", "model"])
+def test_faces_and_latents_meet_their_weights_on_the_card(
+    model: Path, two_faces, offload: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """A device without numbers stands for the card: what is computed there is told by where results are."""
+    monkeypatch.setattr(sessions_module, "_offload_groups", lambda *_args, **_more: None)
+    monkeypatch.setattr(FacePipeline, "enable_model_cpu_offload", lambda _self, device: None)
+    monkeypatch.setattr(FacePipeline, "maybe_free_model_hooks", lambda _self: None)
+    wanted, seen = request(), []
+    plan = planned(model, wanted, Setup(encoders="freed", offload=offload))  # type: ignore[arg-type]
+    with Session(open_model(model), plan.model_copy(update={"device": "meta"})) as opened:
+        opened._bring_core()
+        assert not opened._parts["unet"].module.conv_in.weight.is_meta
+        opened.faces.get = lambda _key, compute: compute()  # type: ignore[method-assign,assignment]
+        faces = opened._identity(sitting(two_faces), wanted)
+        assert (faces.embeds_BF1E.device.type, faces.tokens_BTC.device.type) == ("meta", "meta")
+
+        def decoder(latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+            seen.append((latents.device.type, latents.dtype))
+            return (torch.zeros(1, 3, SIDE, SIDE),)
+
+        vae = opened._parts["vae"].module
+        monkeypatch.setattr(vae, "decode", decoder)
+        assert len(opened._decoded(torch.zeros(1, 4, SIDE // 2, SIDE // 2, dtype=torch.bfloat16))) == 1
+        assert seen == [("meta", torch.float32)]
 
 
 def test_8_bit_storage_changes_numbers_a_little(model: Path, two_faces) -> None:  # type: ignore[no-untyped-def]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.generation import tiny
 from tests.generation.oracle import Oracle
 from tests.generation.sitting import SIDE, latents, request, sitting
 
@@ -21,11 +23,12 @@ def oracle(model: Path) -> Oracle:
     return Oracle(model)
 
 
-def expected(oracle: Oracle, wanted, seat, seed: int | None = None) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def expected(oracle: Oracle, wanted, seat, seed: int | None = None, further=None) -> torch.Tensor:  # type: ignore[no-untyped-def]
     return oracle.latents(
         wanted.prompt, seat.faces_FE, seat.guides[0],
         steps=wanted.steps, guidance=wanted.guidance, seed=wanted.seed if seed is None else seed,
         identity=wanted.identity_strength, adapter=wanted.adapter_strength, masks_FHW=seat.masks_FHW,
+        region_HW=seat.region_HW, negative=wanted.negative, identity_end=wanted.identity_end, further=further,
     )  # fmt: skip
 
 
@@ -40,6 +43,50 @@ def test_one_face_is_what_the_published_method_gives(
 ) -> None:  # type: ignore[no-untyped-def]
     wanted, seat = request(guidance=guidance), sitting(two_faces[:1])
     assert furthest(latents(model, wanted, seat), expected(oracle, wanted, seat)) <= TOLERANCE
+
+
+def test_a_negative_prompt_is_what_guidance_leads_away_from(model: Path, oracle: Oracle, two_faces) -> None:  # type: ignore[no-untyped-def]
+    wanted, seat = request(negative="hat"), sitting(two_faces[:1])
+    made = latents(model, wanted, seat)
+    assert furthest(made, expected(oracle, wanted, seat)) <= TOLERANCE
+    assert furthest(made, latents(model, request(), seat)) > 1e-3
+
+
+def test_the_face_controlnet_rests_after_its_share_of_the_steps(
+    model: Path, oracle: Oracle, two_faces
+) -> None:  # type: ignore[no-untyped-def]
+    wanted, seat = request(identity_end=0.5), sitting(two_faces[:1])
+    made = latents(model, wanted, seat)
+    assert furthest(made, expected(oracle, wanted, seat)) <= TOLERANCE
+    assert furthest(made, latents(model, request(), seat)) > 1e-3
+
+
+def test_a_further_controlnet_sees_the_prompt_beside_the_identity(
+    model: Path, oracle: Oracle, two_faces, tmp_path_factory: pytest.TempPathFactory
+) -> None:  # type: ignore[no-untyped-def]
+    net, folder = tiny.controlnet(8).eval(), tmp_path_factory.mktemp("controls") / "depth"
+    net.save_pretrained(folder)
+    alone, map_HWC = sitting(two_faces[:1]), tiny.portrait(SIDE, SIDE)
+    seat = replace(alone, guides=(*alone.guides, map_HWC))
+    wanted = request(control_strengths={"depth": 0.7})
+    made = latents(model, wanted, seat, controls={"depth": str(folder)})
+    assert furthest(made, expected(oracle, wanted, seat, further=(net, map_HWC, 0.7))) <= TOLERANCE
+    assert furthest(made, latents(model, request(), alone)) > 1e-3
+
+
+@pytest.mark.parametrize("guidance", [5.0, 0.0], ids=["guided", "unguided"])
+def test_a_face_region_keeps_controlnet_and_adapter_to_the_face(
+    model: Path, oracle: Oracle, two_faces, guidance: float
+) -> None:  # type: ignore[no-untyped-def]
+    wanted = request(guidance=guidance)
+    alone = sitting(two_faces[:1])
+    seat = replace(alone, masks_FHW=HALVES[:1], region_HW=HALVES[0])
+    made = latents(model, wanted, seat)
+    assert furthest(made, expected(oracle, wanted, seat)) <= TOLERANCE
+    assert furthest(made, latents(model, wanted, replace(alone, masks_FHW=HALVES[:1]))) > 1e-3
+    nowhere = replace(alone, masks_FHW=0 * HALVES[:1], region_HW=0 * HALVES[0])
+    without = request(guidance=guidance, identity_strength=0.0, adapter_strength=0.0)
+    assert furthest(latents(model, wanted, nowhere), latents(model, without, alone)) <= TOLERANCE
 
 
 def test_two_faces_with_masks_are_what_masked_attention_gives(model: Path, oracle: Oracle, two_faces) -> None:  # type: ignore[no-untyped-def]

@@ -25,11 +25,13 @@ def set_way(vae: Any, way: Way, tile_px: int = 512) -> None:
         vae.tile_overlap_factor = OVERLAP
 
 
-def decode(vae: Any, latents_BCHW: torch.Tensor) -> list[Picture]:
-    """Pixels of latent pictures, (height, width, 3), uint8, RGB."""
+def decode(vae: Any, latents_BCHW: torch.Tensor, device: torch.device, dtype: torch.dtype) -> list[Picture]:
+    """Pixels of latent pictures, (height, width, 3), uint8, RGB; computed on `device` in `dtype`.
+
+    The decoder's weights may be elsewhere until it is called.
+    """
     config = vae.config
-    weight = next(vae.parameters())
-    latents_BCHW = latents_BCHW.to(weight)
+    latents_BCHW = latents_BCHW.to(device, dtype)
     mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     with torch.inference_mode():
         if mean is not None and deviation is not None:

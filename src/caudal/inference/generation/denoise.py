@@ -42,12 +42,14 @@ def denoise(
     controls: Sequence[Any],
     steps: Steps,
     masks_FHW: np.ndarray[Any, Any] | None = None,
+    region_HW: np.ndarray[Any, Any] | None = None,
     tick: Tick = lambda _done, _total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
     """Latent pictures (B, 4, height/8, width/8). `controls` are pictures, the keypoints' first.
 
-    `stop` is asked after every step.
+    `masks_FHW` say where each face is attended to, `region_HW` where the face ControlNet counts. `stop` is
+    asked after every step.
 
     Raises:
         Interrupted: it said yes; nothing of the pictures is held any more.
@@ -73,7 +75,8 @@ def denoise(
     many = len(controls) > 1
     strengths = [float(strength) for strength in steps.control_strengths]
     ends = [steps.identity_end, *[1.0] * (len(controls) - 1)]
-    with torch.inference_mode(), conditioned_on(faces.repeated(count, guided)):
+    region = None if region_HW is None else torch.from_numpy(region_HW).to(device)
+    with torch.inference_mode(), conditioned_on(faces.repeated(count, guided), region):
         latents: torch.Tensor = pipeline(
             prompt_embeds=tokens.repeat(count, 1, 1),
             pooled_prompt_embeds=pooled.repeat(count, 1),

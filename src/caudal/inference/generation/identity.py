@@ -28,12 +28,16 @@ class Identity:
         return self.tokens_BTC.repeat_interleave(pictures, 0)
 
 
-def identity(unet: Any, faces_FE: torch.Tensor, guided: bool, dtype: torch.dtype, device: Any) -> Identity:
-    """Project faces with the resampler inside the UNet; without a face means zeros before the projection."""
+def identity(
+    projection: Any, faces_FE: torch.Tensor, guided: bool, dtype: torch.dtype, device: Any
+) -> Identity:
+    """Project faces with the adapter's resampler, whose weights are, or come, on `device`.
+
+    Without a face means zeros before the projection.
+    """
     embeds_BF1E = faces_FE.to(device=device, dtype=dtype)[None, :, None, :]
     if guided:
         embeds_BF1E = torch.cat([torch.zeros_like(embeds_BF1E), embeds_BF1E])
-    projection = unet.encoder_hid_proj.image_projection_layers[0]
     with torch.inference_mode():
         rows, faces = embeds_BF1E.shape[:2]
         tokens = projection(embeds_BF1E.flatten(0, 1))

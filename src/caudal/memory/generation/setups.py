@@ -79,6 +79,7 @@ def _rows(phase: str, setup: Setup, size: PipelineSize, place: Place) -> list[Ho
     rows = [
         Holder(name=_("interpreter and libraries"), bytes=place.libraries, exact=False),
         Holder(name=_("face engine"), bytes=place.faces, exact=False),
+        Holder(name=_("looking for faces (estimate)"), bytes=place.detecting, exact=False),
         Holder(name=_("scratch of loading"), bytes=Bytes(_SCRATCH)),
         Holder(name=_("driver, host side (estimate)"), bytes=place.driver_ram, exact=False),
         Holder(name=_("driver and kernels (estimate)"), bytes=place.driver_vram, pool="vram", exact=False),

@@ -49,10 +49,12 @@ class PipelineSize(Frozen):
 
 
 class Place(Frozen):
-    """What is taken before any weight: libraries, the face engine's models; on a device its driver's part."""
+    """What is taken before any weight: libraries, the face engine's models and its work at the smallest size;
+    on a device its driver's part."""
 
     device: Literal["cuda", "cpu"]
     libraries: Bytes
     faces: Bytes = Bytes(0)
+    detecting: Bytes = Bytes(0)
     driver_ram: Bytes = Bytes(0)
     driver_vram: Bytes = Bytes(0)

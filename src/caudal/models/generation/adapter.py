@@ -20,7 +20,7 @@ from caudal.models.generation.libraries import need
 from caudal.models.tensor_files import Entry, TensorSource
 
 _HEAD_WIDTH = 64  # the published resampler's
-_PROJECTION = "encoder_hid_proj.image_projection_layers.0"
+PROJECTION = "encoder_hid_proj.image_projection_layers.0"
 _RENAMED = (
     (r"layers\.(\d+)\.0\.norm1\.", r"layers.\1.ln0."),
     (r"layers\.(\d+)\.0\.norm2\.", r"layers.\1.ln1."),
@@ -70,7 +70,6 @@ def install(unet: Any, sizes: AdapterSizes) -> None:
     """
     attention_processor = need("diffusers.models.attention_processor")
     embeddings = need("diffusers.models.embeddings")
-
     if sizes.output != unet.config.cross_attention_dim:
         raise _wrong(
             None,
@@ -88,7 +87,15 @@ def install(unet: Any, sizes: AdapterSizes) -> None:
                 num_tokens=(sizes.tokens,),
                 scale=1.0,
             )
-        projection = embeddings.IPAdapterPlusImageProjection(
+    unet.set_attn_processor(processors)
+    unet.encoder_hid_proj = embeddings.MultiIPAdapterImageProjection([projection(sizes)])
+    unet.config.encoder_hid_dim_type = "ip_image_proj"
+
+
+def projection(sizes: AdapterSizes) -> Any:
+    """The network from a face's numbers to tokens, on the meta device."""
+    with torch.device("meta"):
+        return need("diffusers.models.embeddings").IPAdapterPlusImageProjection(
             embed_dims=sizes.embedding,
             output_dims=sizes.output,
             hidden_dims=sizes.width,
@@ -96,9 +103,6 @@ def install(unet: Any, sizes: AdapterSizes) -> None:
             heads=sizes.heads,
             num_queries=sizes.tokens,
         )
-    unet.set_attn_processor(processors)
-    unet.encoder_hid_proj = embeddings.MultiIPAdapterImageProjection([projection])
-    unet.config.encoder_hid_dim_type = "ip_image_proj"
 
 
 def tensors_for(unet: Any, source: TensorSource) -> dict[str, Entry]:
@@ -139,11 +143,11 @@ def tensors_for(unet: Any, source: TensorSource) -> dict[str, Entry]:
 
 def _projected(rest: str, entry: Entry) -> dict[str, Entry]:
     if match := re.fullmatch(r"layers\.(\d+)\.0\.to_kv\.weight", rest):  # keys above, values below
-        attention = f"{_PROJECTION}.layers.{match[1]}.attn"
+        attention = f"{PROJECTION}.layers.{match[1]}.attn"
         return {f"{attention}.to_{kind}.weight": entry.rows(part, 2) for part, kind in enumerate("kv")}
     for pattern, name in _RENAMED:
         rest = re.sub(rf"^{pattern}", name, rest)
-    return {f"{_PROJECTION}.{rest}": entry}
+    return {f"{PROJECTION}.{rest}": entry}
 
 
 def _crossing(unet: Any) -> list[str]:

@@ -14,9 +14,6 @@ from caudal.core.messages import _
 from caudal.models.generation.adapter import AdapterSizes, install
 from caudal.models.generation.libraries import need
 
-PARTS = ("text_encoder", "text_encoder_2", "unet", "identity", "vae")
-"""The parts of a pipeline, in the order in which they work; further ControlNets stand beside `identity`."""
-
 
 def build(part: str, config: dict[str, Any], adapter: AdapterSizes | None = None) -> Any:
     """One part from its configuration; parameters are on the meta device, computed buffers are real.

@@ -21,6 +21,8 @@ from caudal.core.messages import _
 
 _IDENTITY = ("identity", "ControlNetModel", "controlnet")
 _ADAPTERS = ("adapter.safetensors", "ip-adapter.safetensors", "ip-adapter.bin", "ip_adapter.bin")
+PARTS = ("text_encoder", "text_encoder_2", "unet", "identity", "vae")
+"""The parts of a pipeline that hold weights; further ControlNets stand beside `identity`."""
 _MOST_CONFIG_BYTES = 2**20
 
 

@@ -11,7 +11,15 @@ from typing import Any
 from caudal.core.errors import UsageError
 from caudal.core.messages import _
 
-_EXTRA = {"onnxruntime": "export"}
+
+def stay_offline() -> None:
+    """Have libraries that could fetch models fetch nothing; `CAUDAL_ONLINE=1` lets them.
+
+    To be called before the first of them is imported: they look once.
+    """
+    if os.environ.get("CAUDAL_ONLINE") != "1":
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def need(name: str) -> Any:
@@ -20,18 +28,14 @@ def need(name: str) -> Any:
     Raises:
         UsageError: it is not installed.
     """
-    if os.environ.get("CAUDAL_ONLINE") != "1":
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    stay_offline()
     try:
         module = import_module(name)
     except ImportError:
         package = name.partition(".")[0]
         raise UsageError(
             _("Generation needs the package {name}, which is not installed.").format(name=package),
-            _("Install it with: pip install 'caudal[{extra}]'").format(
-                extra=_EXTRA.get(package, "generation")
-            ),
+            _("Install it with: pip install 'caudal[generation]'"),
         ) from None
     for one in ("diffusers", "transformers"):
         logging.getLogger(one).setLevel(logging.ERROR)

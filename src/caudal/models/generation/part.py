@@ -18,7 +18,7 @@ from torch import nn
 from caudal.core.errors import BadModel
 from caudal.core.messages import _
 from caudal.memory.generation.pages import want_large_pages
-from caudal.models.generation.adapter import sizes_of, tensors_for
+from caudal.models.generation.adapter import PROJECTION, projection, sizes_of, tensors_for
 from caudal.models.generation.build import build
 from caudal.models.generation.layout import ModelFolder, read_config, weight_files
 from caudal.models.generation.libraries import need
@@ -162,6 +162,19 @@ def open_part(name: str, folder: ModelFolder) -> Part:
     if name == "unet" and folder.lcm is not None:
         part.additions = additions(open_tensors(folder.lcm), wanted)
     return part
+
+
+def projection_of(unet: Part) -> Part:
+    """The projection of faces inside a UNet as a part of its own, over the same file and with nothing loaded.
+
+    For where the UNet's own cannot be called alone: offloading brings weights in the order of whole steps.
+    """
+    prefix = f"{PROJECTION}."
+    places = {
+        name.removeprefix(prefix): place for name, place in unet.places.items() if name.startswith(prefix)
+    }
+    source, _entry = next(iter(places.values()))
+    return Part("projection", projection(sizes_of(source)).eval().requires_grad_(False), places)
 
 
 def kept_wide(module: nn.Module) -> set[str]:

@@ -11,10 +11,11 @@ from caudal.core.errors import BadValues, UsageError
 from caudal.core.messages import _
 from caudal.runs.generation.pictures import Given, edges, fitted, placed, read_picture
 from caudal.runs.generation.session import Sitting
-from caudal.tasks.generation.faces import Face, FaceEngine, find_faces, the_face
+from caudal.tasks.generation.faces import Face, FaceEngine, affordable_px, find_faces, the_face
 from caudal.tasks.generation.keypoints import keypoint_picture
 from caudal.tasks.generation.masks import face_masks
 
+_MUCH = 2**62
 Described = tuple[Face, np.ndarray[tuple[int], np.dtype[np.float32]], Given]
 
 
@@ -30,7 +31,7 @@ def describe(
     found, warnings = [], []
     for path in pictures:
         given = read_picture(path, left())
-        face, others = the_face(find_faces(engine, given.x_HWC), str(path))
+        face, others = the_face(find_faces(engine, given.x_HWC, affordable_px(left())), str(path))
         warnings += [*given.warnings, *([others] if others else [])]
         found.append((face, engine.embed(given.x_HWC, face), given))
     return found, warnings
@@ -45,10 +46,13 @@ def seat(
     pose: Given | None = None,
     controls: Sequence[str] = (),
     control_pictures: Mapping[str, Given] | None = None,
+    face_region: bool = False,
+    left: Callable[[], int] = lambda: _MUCH,
 ) -> Sitting:
     """Put people into a picture of this size, where faces are in `pose`, or in the one person's own picture.
 
-    Several people need a pose picture with as many faces; they take them from left to right.
+    Several people need a pose picture with as many faces; they take them from left to right. With
+    `face_region` the identity is kept to the boxes of faces. `left` gives free bytes.
 
     Raises:
         BadValues: the pose picture shows fewer faces than there are people.
@@ -60,17 +64,24 @@ def seat(
             _("{count} people were given and no picture that says where they are.").format(count=len(people)),
             _("Give a picture with as many faces with --pose."),
         )
+    warnings: tuple[str, ...] = ()
     canvas, factor, shift = fitted(shown.x_HWC, width, height)
     if pose is None:
         places = [placed(people[0][0], factor, shift)]
     else:
-        faces = find_faces(engine, pose.x_HWC, wanted=len(people))
+        faces = find_faces(engine, pose.x_HWC, affordable_px(left()), wanted=len(people))
         if len(faces) < len(people):
             raise BadValues(
                 _("{name} shows {count} faces, and {people} people were given.").format(
                     name=pose.name, count=len(faces), people=len(people)
                 ),
                 _("Give another pose picture, or fewer people."),
+            )
+        if len(faces) > len(people):
+            warnings = (
+                _("{name} shows {count} faces, and {people} people were given: the largest are used.").format(
+                    name=pose.name, count=len(faces), people=len(people)
+                ),
             )
         places = [placed(face, factor, shift) for face in faces[: len(people)]]
         places.sort(key=lambda face: face.box[0])
@@ -86,8 +97,15 @@ def seat(
                 _("The ControlNet “{kind}” needs its picture.").format(kind=kind),
                 _("Give it with --control-picture {kind}=FILE.").format(kind=kind),
             )
+    masks_FHW = None
+    if face_region:
+        masks_FHW = face_masks(places, height, width, around=0.0)
+    elif len(people) > 1:
+        masks_FHW = face_masks(places, height, width)
     return Sitting(
         faces_FE=np.stack([numbers for _face, numbers, _given in people]),
         guides=tuple(guides),
-        masks_FHW=face_masks(places, height, width) if len(people) > 1 else None,
+        masks_FHW=masks_FHW,
+        region_HW=masks_FHW.max(0) if face_region and masks_FHW is not None else None,
+        warnings=warnings,
     )

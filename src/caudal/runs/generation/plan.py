@@ -15,6 +15,7 @@ from caudal.memory.generation.sizes import PipelineSize, Place
 from caudal.memory.meters import charged_bytes
 from caudal.memory.plan import MemoryPlan
 from caudal.runs.machine import ram_budget
+from caudal.tasks.generation.faces import DETECTION_PX, detection_bytes
 from caudal.tasks.generation.request import GenerationRequest
 
 DEFAULT_PX = 1024
@@ -67,16 +68,17 @@ def make_plan(
     device: str = "auto",
     imagined: bool = False,
     faces: int = PUBLISHED_FACES,
+    detecting: int = detection_bytes(DETECTION_PX[0]),
     exact: bool = False,
     beside: Bytes | None = None,
     free_vram: Bytes | None = None,
 ) -> GenerationPlan:
     """Plan pictures of a blueprint (see `trace`); without one, of the published sizes.
 
-    `exact` pulls no lever that changes numbers.
-    `faces` are the bytes of the face engine's models. `imagined` plans for a GPU with `vram` where there is
-    none, to know beforehand. `beside` is what the process holds beside the weights, faces' models included,
-    and `free_vram` what the card has for them; without these both are measured now, when nothing is loaded.
+    `exact` pulls no lever that changes numbers. `faces` are the bytes of the face engine's models, and
+    `detecting` those that it takes to look. `imagined` plans for a GPU with `vram` where there is none, to
+    know beforehand. `beside` is what the process holds beside the weights, faces' models included, and
+    `free_vram` what the card has for them; without these both are measured now, when nothing is loaded.
 
     Raises:
         BadModel: a configuration that cannot be used.
@@ -127,6 +129,7 @@ def make_plan(
         device="cuda" if on_card else "cpu",
         libraries=Bytes(max(LIBRARIES, there - faces)),
         faces=Bytes(faces),
+        detecting=Bytes(detecting),
         driver_ram=DRIVER_RAM if on_card else Bytes(0),
         driver_vram=DRIVER_VRAM if on_card else Bytes(0),
     )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caudal.core.errors import BadModel, OutOfMemory
+from caudal.core.errors import BadModel, OutOfMemory, UsageError
 from caudal.core.messages import _
 from caudal.core.units import MIB
 from caudal.inference.generation.cache import TensorCache
@@ -29,7 +29,7 @@ from caudal.inference.generation.streamed import Streamed
 from caudal.memory import allocator
 from caudal.models.generation.layout import ModelFolder, read_config
 from caudal.models.generation.libraries import need
-from caudal.models.generation.part import FP8, PRECISIONS, Part, open_part
+from caudal.models.generation.part import FP8, PRECISIONS, Part, open_part, projection_of
 from caudal.runs.generation.forecast import Forecast, rehearse
 from caudal.runs.generation.plan import GenerationPlan
 from caudal.tasks.generation.faces import Picture
@@ -53,12 +53,15 @@ class Sitting:
     """What pictures are made of besides words: faces as numbers, and the pictures that guide.
 
     `guides` are the picture of keypoints and then one for each further ControlNet, all of the plan's size.
-    `masks_FHW` says where each of several faces may show.
+    `masks_FHW` says where each face may show, `region_HW` where the face ControlNet counts; 0 to 1.
+    `warnings` are what must be said of the pictures that were given.
     """
 
     faces_FE: np.ndarray[Any, Any]
     guides: tuple[Picture, ...]
     masks_FHW: np.ndarray[Any, Any] | None = None
+    region_HW: np.ndarray[Any, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,10 @@ class Session:
         self._dtype = PRECISIONS[plan.precision]
         self._decoder_dtype = PRECISIONS[plan.decoder_precision]
         self._parts: dict[str, Part] = {name: open_part(name, folder) for name in folder.parts()}
-        self._tokenizers = [_tokenizer(folder, name) for name in ("tokenizer", "tokenizer_2")]
+        self._tokenizers = [
+            _tokenizer(folder, name, self._parts[encoder].module.config.max_position_embeddings)
+            for name, encoder in zip(("tokenizer", "tokenizer_2"), _ENCODERS, strict=True)
+        ]
         self._scheduler_config, self._pipeline = _scheduler(folder), None
         self._streamed: Streamed | None = None
         self._order: dict[int, int] = {}
@@ -118,8 +124,10 @@ class Session:
         """Refuse what the networks would cut or ignore.
 
         Raises:
-            UsageError: a prompt that is too long, a style that is not there.
+            BadModel: the model's schedule cannot be used.
+            UsageError: a prompt that is too long, a style that is not there, steps that cannot be made.
         """
+        _steps_of(_scheduler_called(request.scheduler, self._scheduler_config), request.steps)
         prompt, negative = styled(request.style, request.prompt, request.negative)
         check_length(prompt, self._tokenizers)
         check_length(negative, self._tokenizers, _("negative prompt"))
@@ -178,6 +186,7 @@ class Session:
                         identity_end=request.identity_end,
                     ),
                     sitting.masks_FHW,
+                    sitting.region_HW,
                     tick=lambda done, total, past=number: tick(past * total + done, len(rounds) * total),
                     stop=stop,
                 )
@@ -330,8 +339,9 @@ class Session:
             torch.cuda.empty_cache()
 
     def _identity(self, sitting: Sitting, request: GenerationRequest) -> Identity:
-        unet, device = self._parts["unet"].module, torch.device(self.plan.device)
-        wanted = unet.encoder_hid_proj.image_projection_layers[0].proj_in.in_features
+        device = torch.device(self.plan.device)
+        within = self._parts["unet"].module.encoder_hid_proj.image_projection_layers[0]
+        wanted = within.proj_in.in_features
         if sitting.faces_FE.shape[1] != wanted:
             raise BadModel(
                 _("The face engine gives {given} numbers and the adapter was trained on {wanted}.").format(
@@ -342,16 +352,37 @@ class Session:
         key = (sitting.faces_FE.tobytes(), request.guided)
 
         def compute() -> tuple[torch.Tensor, ...]:
-            found = identity(
-                unet, torch.from_numpy(sitting.faces_FE), request.guided, self._dtype, device
-            )  # fmt: skip
+            with self._projection(within) as projection:
+                found = identity(
+                    projection, torch.from_numpy(sitting.faces_FE), request.guided, self._dtype, device
+                )
             return found.embeds_BF1E, found.tokens_BTC
 
         embeds, tokens = self.faces.get(key, compute)
         return Identity(embeds.to(device), tokens.to(device))
 
+    @contextmanager
+    def _projection(self, within: Any) -> Iterator[Any]:
+        """The projection of faces, with its weights where they compute when it is called."""
+        if self.plan.setup.offload in ("none", "disk"):
+            yield within
+            return
+        # The hooks of offloading know whole steps: called alone, this part of a UNet would find its weights
+        # on the host.
+        alone = projection_of(self._parts["unet"])
+        blocks = Streamed([alone], self.plan.device, self._dtype)
+        try:
+            yield alone.module
+        finally:
+            blocks.close()
+
     def _decoded(self, latents: torch.Tensor) -> list[Picture]:
-        return decode(self._parts["vae"].module, latents)
+        pictures = decode(
+            self._parts["vae"].module, latents, torch.device(self.plan.device), self._decoder_dtype
+        )
+        if self._pipeline is not None and self.plan.setup.offload == "model":
+            self._pipeline.maybe_free_model_hooks()  # else the decoder stays while the next steps are made
+        return pictures
 
 
 @contextmanager
@@ -373,15 +404,18 @@ def _pipeline_class() -> Any:
     return import_module("caudal.inference.generation.pipeline").FacePipeline
 
 
-def _tokenizer(folder: ModelFolder, name: str) -> Any:
+def _tokenizer(folder: ModelFolder, name: str, most: int) -> Any:
+    """A tokenizer that makes no more tokens than its encoder reads, whatever its file says or leaves out."""
     from transformers import CLIPTokenizer
 
     try:
-        return CLIPTokenizer.from_pretrained(str(folder.base / name), local_files_only=True)
+        found = CLIPTokenizer.from_pretrained(str(folder.base / name), local_files_only=True)
+        found.model_max_length = min(found.model_max_length, most)
+        return found
     except Exception as error:  # a library that reads what strangers wrote has no tree of errors
         raise BadModel(
             _("{path} holds no tokenizer that can be read: {why}.").format(
-                path=folder.base / name, why=(str(error).splitlines() or ["?"])[0][:160].rstrip(".")
+                path=folder.base / name, why=_first_line(error)
             ),
             _("Fetch the folder again."),
         ) from None
@@ -403,7 +437,30 @@ def _scheduler(folder: ModelFolder) -> dict[str, Any]:
 def _scheduler_called(name: str, config: dict[str, Any]) -> Any:
     library: Any = need("diffusers")
     kind, options = _SCHEDULERS.get(name, (config["_class_name"], {}))
-    return getattr(library, kind).from_config(config, **options)
+    try:
+        return getattr(library, kind).from_config(config, **options)
+    except Exception as error:  # a library that reads what strangers wrote has no tree of errors
+        raise BadModel(
+            _("The model's folder “scheduler” cannot be used: {why}.").format(why=_first_line(error)),
+            _("Fetch the folder again."),
+        ) from None
+
+
+def _steps_of(scheduler: Any, steps: int) -> None:
+    """Find out before anything is loaded that a scheduler cannot make so many steps."""
+    try:
+        scheduler.set_timesteps(steps)
+    except Exception as error:  # as above; which values it cannot use is known to it alone
+        raise UsageError(
+            _("{steps} steps cannot be made by {name}: {why}.").format(
+                steps=steps, name=type(scheduler).__name__, why=_first_line(error)
+            ),
+            _("Ask for fewer steps, or for another scheduler (--scheduler)."),
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _offload_groups(module: Any, device: str, lean: bool) -> None:

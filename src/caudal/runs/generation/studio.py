@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caudal import __version__
-from caudal.core.errors import UsageError
+from caudal.core.errors import BadModel, UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory import vram as vram_meter
 from caudal.memory.meters import charged_bytes
 from caudal.models.generation.faces import ENGINES
-from caudal.models.generation.layout import ModelFolder, find
+from caudal.models.generation.layout import PARTS, ModelFolder, find
 from caudal.runs.generation.beside import Beside
 from caudal.runs.generation.notices import licences
 from caudal.runs.generation.pictures import Given, natural_size, read_picture
 from caudal.runs.generation.plan import GenerationPlan, make_plan
 from caudal.runs.machine import processors
-from caudal.tasks.generation.faces import FaceEngine, Picture
+from caudal.tasks.generation.faces import DETECTION_PX, FaceEngine, Picture, detection_bytes
 from caudal.tasks.generation.request import GenerationRequest
 
 if TYPE_CHECKING:  # torch comes when something is planned
@@ -118,6 +118,7 @@ class Studio:
             vram=self.budgets.vram,
             device=self.budgets.device,
             faces=_models_bytes(self.model, self.engine),
+            detecting=detection_bytes(max(DETECTION_PX[0], self.engine.least_px)),
             exact=self.budgets.exact,
             beside=self._beside.ram(self._promised),
             free_vram=self._free_vram(),
@@ -152,7 +153,10 @@ class Studio:
             pose=None if wish.pose is None else self._picture(wish.pose),
             controls=tuple(self.model.controls),
             control_pictures={kind: self._picture(path) for kind, path in wish.control_pictures.items()},
+            face_region=request.face_region,
+            left=self._left,
         )  # fmt: skip
+        self._warn(sitting.warnings)
         for made in session.make(request, sitting, tick, stop, self._foretell):
             yield Finished(made.seed, made.x_HWC, self._facts(request, plan, made.seed))
 
@@ -290,19 +294,33 @@ def open_model(
 
     Raises:
         BadModel: a part is not there.
+        UsageError: a further ControlNet is called like a part of the model.
     """
     from caudal.data.paths import local_path
+
+    for kind in controls or {}:
+        if kind in PARTS:
+            raise UsageError(
+                _("“{kind}” is a part of the model itself, and no further ControlNet.").format(kind=kind),
+                _("Give it another name, such as pose, canny or depth."),
+            )
 
     def path(text: str | Path | None) -> Path | None:
         return None if text is None else local_path(str(text), must_exist=False)
 
+    merged = path(lcm)
+    if merged is not None and not merged.is_file():
+        raise BadModel(
+            _("{path} is no file that can be read.").format(path=merged),
+            _("Name an LCM adapter (.safetensors) with --lcm-adapter."),
+        )
     return find(
         local_path(str(model), must_exist=False),
         path(identity),
         path(adapter),
         path(faces),
         {kind: local_path(where, must_exist=False) for kind, where in (controls or {}).items()},
-        path(lcm),
+        merged,
     )
 
 

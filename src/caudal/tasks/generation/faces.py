@@ -20,6 +20,8 @@ Picture = npt.NDArray[np.uint8]
 DETECTION_PX = (128, 320, 640, 1024)
 """Longer sides at which faces are sought, smallest first: a face that fills the picture is lost at a large
 one, and a small face at a small one."""
+DETECTION_BYTES_A_PX = 256
+"""What looking at a square takes, a pixel: two of SCRFD-10G's widest layers and a kernel's copy of one."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class FaceEngine(Protocol):
     """Finds faces and describes them.
 
     `licence` says what its models may be used for; `embedding` is the count of numbers of a description.
+    `least_px` is the side at which it looks at any smaller picture; 0 where it looks as small as it is.
     """
 
     name: str
     licence: str
     embedding: int
+    least_px: int
 
     def detect(self, x_HWC: Picture) -> list[Face]:
         """The faces of a picture, at the size that it has."""
@@ -63,6 +67,16 @@ class FaceEngine(Protocol):
     def embed(self, x_HWC: Picture, face: Face) -> npt.NDArray[np.float32]:
         """`embedding` numbers that describe a face, not normalized: their length says how sure it is."""
         ...
+
+
+def detection_bytes(side_px: int) -> int:
+    """What looking for faces in a picture takes whose longer side is so long."""
+    return DETECTION_BYTES_A_PX * side_px * side_px
+
+
+def affordable_px(left: int) -> int:
+    """The longest side at which `left` bytes allow to look; the smallest is always looked at."""
+    return max([DETECTION_PX[0], *(side for side in DETECTION_PX if detection_bytes(side) <= left)])
 
 
 def find_faces(

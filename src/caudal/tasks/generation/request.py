@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,14 +12,17 @@ from caudal.core.messages import _
 
 Scheduler = Literal["default", "euler", "heun", "deis", "dpm++", "dpm++ sde", "lcm"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Strength = Annotated[float, Field(ge=0, le=1.5, allow_inf_nan=False)]
 PIXELS_A_LATENT = 8
+LCM_STEPS, LCM_GUIDANCE = 8, 1.5
 
 
 class GenerationRequest(Frozen):
     """A picture, or `count` of them whose seeds follow each other.
 
     Strengths of 0 leave a part out. `batch` pictures go through the networks at once. A size of `None`
-    follows the pose picture, or is 1024.
+    follows the pose picture, or is 1024. With `face_region` the identity acts on the boxes of faces alone,
+    and the rest follows the prompt.
     """
 
     prompt: str
@@ -32,10 +35,11 @@ class GenerationRequest(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**63)
     count: int = Field(default=1, ge=1, le=10_000)
     batch: int = Field(default=1, ge=1, le=64)
-    identity_strength: float = Field(default=0.8, ge=0, le=1.5)
-    adapter_strength: float = Field(default=0.8, ge=0, le=1.5)
-    control_strengths: dict[str, float] = Field(default_factory=dict)
+    identity_strength: Strength = 0.8
+    adapter_strength: Strength = 0.8
+    control_strengths: dict[str, Strength] = Field(default_factory=dict)
     identity_end: float = Field(default=1.0, gt=0, le=1)
+    face_region: bool = False
     scheduler: Scheduler = "default"
     precision: Precision = "auto"
 
@@ -68,13 +72,24 @@ class GenerationRequest(Frozen):
 
 
 def lcm(request: GenerationRequest) -> GenerationRequest:
-    """The same picture in the few steps of a latent consistency model, where the user did not set them."""
+    """The same picture in the few steps of a latent consistency model, where the user did not set them.
+
+    Raises:
+        UsageError: another scheduler was asked for.
+    """
+    if request.scheduler not in ("default", "lcm"):
+        raise UsageError(
+            _("Few steps (LCM) go by the scheduler lcm, and “{name}” was asked for.").format(
+                name=request.scheduler
+            ),
+            _("Leave the scheduler out, or the few steps."),
+        )
     given = request.model_fields_set
     return request.model_copy(
         update={
             "scheduler": "lcm",
-            "steps": request.steps if "steps" in given else 8,
-            "guidance": request.guidance if "guidance" in given else 1.5,
+            "steps": request.steps if "steps" in given else LCM_STEPS,
+            "guidance": request.guidance if "guidance" in given else LCM_GUIDANCE,
         }
     )
 

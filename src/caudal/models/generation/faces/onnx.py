@@ -47,40 +47,62 @@ class OnnxFaces:
         if len(shape) != 2 or not isinstance(shape[1], int):
             raise _unknown(folder, _("its recognizer gives no row of numbers"))
         self.embedding: int = shape[1]
+        self._folder = folder
+        sides = self._detector.get_inputs()[0].shape[2:]
+        if len(sides) != 2:
+            raise _unknown(folder, _("its detector takes no pictures"))
+        # Height and width; 0 where any will do.
+        self._fixed_px = tuple(side if isinstance(side, int) else 0 for side in sides)
+        self.least_px = max(self._fixed_px)
 
     def detect(self, x_HWC: Picture) -> list[Face]:
         """See `FaceEngine.detect`."""
-        given = self._detector.get_inputs()[0]
         height, width = x_HWC.shape[:2]
-        fixed = [side for side in given.shape[2:] if isinstance(side, int)]
-        side = max(fixed) if fixed else -(-max(height, width) // _MULTIPLE_PX) * _MULTIPLE_PX
-        factor = min(1.0, side / max(height, width))
-        square = np.zeros((side, side, 3), np.uint8)
+        free = -(-max(height, width) // _MULTIPLE_PX) * _MULTIPLE_PX
+        tall, wide = (side or free for side in self._fixed_px)
+        factor = min(1.0, tall / height, wide / width)
+        seen = np.zeros((tall, wide, 3), np.uint8)
         if factor < 1:
             import cv2
 
-            x_HWC = np.asarray(cv2.resize(x_HWC, (int(width * factor), int(height * factor))), np.uint8)
-        square[: x_HWC.shape[0], : x_HWC.shape[1]] = x_HWC
-        x_1CHW = ((square.astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None]
-        outputs = [out.reshape(-1, out.shape[-1]) for out in self._detector.run(None, {given.name: x_1CHW})]
+            size = (max(1, int(width * factor)), max(1, int(height * factor)))
+            x_HWC = np.asarray(cv2.resize(x_HWC, size), np.uint8)
+        seen[: x_HWC.shape[0], : x_HWC.shape[1]] = x_HWC
+        x_1CHW = ((seen.astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None]
+        outputs = [out.reshape(-1, out.shape[-1]) for out in self._run(self._detector, x_1CHW)]
         found = []
         for scale, stride in enumerate(_STRIDES):
             scores, boxes, points = outputs[scale :: len(_STRIDES)]
-            found += _decoded(scores, boxes, points, stride, side)
+            cells = (tall // stride) * (wide // stride)
+            if (scores.shape[1], boxes.shape[1], points.shape[1]) != (1, 4, 10) or len(scores) % cells:
+                raise _unknown(
+                    self._folder, _("its detector gives no scores, boxes and points at three scales")
+                )
+            found += _decoded(scores, boxes, points, stride, (tall, wide))
         return [face.scaled(1 / factor) for face in _without_doubles(found)]
 
     def embed(self, x_HWC: Picture, face: Face) -> Array:
         """See `FaceEngine.embed`."""
         crop = aligned(x_HWC, face.points_52)
         x_1CHW = ((crop.astype(np.float32) - 127.5) / 127.5).transpose(2, 0, 1)[None]
-        name = self._recognizer.get_inputs()[0].name
-        return np.asarray(self._recognizer.run(None, {name: x_1CHW})[0][0], np.float32)
+        return np.asarray(self._run(self._recognizer, x_1CHW)[0][0], np.float32)
+
+    def _run(self, session: Any, x_1CHW: npt.NDArray[Any]) -> list[Array]:
+        """What a model gives; one that does not take such pictures is another kind of model.
+
+        Raises:
+            BadModel: it is.
+        """
+        try:
+            found: list[Array] = session.run(None, {session.get_inputs()[0].name: x_1CHW})
+        except Exception as error:  # onnxruntime has an error class for each of its codes
+            raise _unknown(self._folder, (str(error).splitlines() or ["?"])[0][:160]) from None
+        return found
 
 
-def _decoded(scores: Array, boxes: Array, points: Array, stride: int, side: int) -> list[Face]:
+def _decoded(scores: Array, boxes: Array, points: Array, stride: int, sides: tuple[int, int]) -> list[Face]:
     """Faces from one scale: distances from the centres of a grid, in strides."""
-    cells = side // stride
-    y, x = np.mgrid[:cells, :cells]
+    y, x = np.mgrid[: sides[0] // stride, : sides[1] // stride]
     centres = np.stack([x, y], -1).reshape(-1, 2).astype(np.float32) * stride
     centres = np.repeat(centres, len(scores) // len(centres), axis=0)
     found = []

@@ -26,6 +26,7 @@ class OpenCvFaces:
 
     name = "opencv"
     embedding = 128
+    least_px = 0
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         """Open the two models in `folder`; OpenCV has threads of its own.

@@ -28,6 +28,7 @@ class StandIn:
 
     name = "stand_in"
     embedding = 512
+    least_px = 0
 
     def __init__(self, folder: Path | None = None, threads: int = 1) -> None:
         """There is nothing to open."""
