@@ -168,3 +168,7 @@ def test_a_missing_adapter_is_named(model: Path, face: Path, tmp_path: Path) -> 
     )
     assert (code, last["error"]["code"]) == (4, "bad_model")
     assert "no.safetensors" in last["error"]["message"]
+    code, last, _said = generate(
+        model, face, tmp_path / "one.png", "--lcm-adapter", tmp_path / "no.safetensors", "--plan"
+    )
+    assert (code, last["error"]["code"]) == (4, "bad_model")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,14 +109,133 @@ def test_a_warning_of_one_picture_is_not_said_of_the_next(desk: Desk, face: Path
     assert "3 faces" not in more
 
 
-def test_few_steps_are_taken_where_they_are_asked_for(face: Path) -> None:
-    request = controls(face, lcm=True).wish().request
-    assert (request.scheduler, request.steps, request.guidance) == ("lcm", 8, 1.5)
+def test_few_steps_set_the_controls_which_then_say_what_is_made(face: Path) -> None:
+    from caudal.cli.generate_page import _few_steps
+
+    assert _few_steps(True) == (8, 1.5, "lcm")
+    assert _few_steps(False) == (Controls().steps, Controls().guidance, Controls().scheduler)
+    request = controls(face, lcm=True, steps=4, guidance=1.0).wish().request
+    assert (request.scheduler, request.steps, request.guidance) == ("lcm", 4, 1.0)
+    with pytest.raises(UsageError, match="euler"):
+        controls(face, lcm=True, scheduler="euler").wish()
+
+
+def test_a_number_that_was_emptied_is_said_and_the_page_goes_on(desk: Desk, face: Path) -> None:
+    for name in ("seed", "count", "steps", "guidance", "width", "identity_strength"):
+        empty = controls(face, another_seed=False, **{name: None})
+        assert f"“{name.replace('_', ' ')}” is empty" in desk.predicted(empty)
+        ((_history, words, _seed),) = list(desk.make(empty))
+        assert "is empty" in words
+    (*_all, (history, _words, _seed)) = desk.make(controls(face))
+    assert len(history) == 1
+    assert desk.cancel() == "Nothing is being made."
+
+
+def test_a_place_that_is_lost_is_said_and_the_page_goes_on(desk: Desk, face: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    desk.out, good = tmp_path / "file" / "pictures", desk.out
+    ((history, words, _seed),) = list(desk.make(controls(face)))
+    assert "cannot be written" in words
+    assert history == []
+    desk.out = good
+    (*_all, (history, _words, _seed)) = desk.make(controls(face))
+    assert len(history) == 1
+
+
+def test_a_picture_too_small_for_the_mark_is_said_before_and_after(desk: Desk, face: Path) -> None:
+    assert "no room for the invisible mark" in desk.predicted(controls(face))
+    (*_all, (_history, words, _seed)) = desk.make(controls(face))
+    assert "no room for the invisible mark" in words
+
+
+SERVED = ("generate", "--ui", "--engine", "stand_in", "--device", "cpu")
+
+
+def test_flags_given_with_the_page_are_where_its_controls_begin(
+    model: Path, face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from caudal.cli import generate_page
+    from tests.generation.test_verbs import call
+
+    opened: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        generate_page,
+        "serve",
+        lambda model, engine, budgets, out, start: opened.append((engine, budgets, out, start)),
+    )
+    flags = ("--identity", face, "--prompt", "a man", "--seed", "5", "--steps", "7", "--size", "64x96")
+    more = ("--precision", "bf16", "--face-region", "--ram", "2GiB", "-o", tmp_path / "here")
+    assert call(*SERVED, "--model", model, *flags, *more)[0] == 0
+    ((engine, budgets, out, start),) = opened
+    assert (engine, budgets, out) == ("stand_in", Budgets(ram="2GiB", device="cpu"), tmp_path / "here")
+    assert isinstance(start, Controls)
+    wish = start.wish()
+    assert wish.people == (str(face),)
+    said = wish.request
+    assert (said.seed, said.steps, said.width, said.height, said.precision) == (5, 7, 64, 96, "bf16")
+    assert (start.another_seed, start.like_pose, start.face_region) == (False, False, True)
+    call(*SERVED, "--model", model)
+    assert opened[1][3] == Controls()
+
+
+@pytest.mark.parametrize("flag", ["--no-watermark", "--no-metadata", "--plan", "--json"])
+def test_flags_that_the_page_cannot_honour_are_refused(model: Path, flag: str) -> None:
+    from tests.generation.test_verbs import call
+
+    code, _last, said = call(*SERVED, "--model", model, flag)
+    assert code == 2
+    assert f"{flag} has no place on the page" in said
+
+
+SERVE = """
+import socket, sys
+from pathlib import Path
+tried, connect = [], socket.socket.connect
+def guarded(self, address):
+    if self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost", "::1"):
+        return connect(self, address)
+    tried.append(address)
+    raise OSError("no network here")
+socket.socket.connect = guarded
+def asked(name, *more, **options):
+    if name not in (None, "", "127.0.0.1", "localhost", b"127.0.0.1", b"localhost"):
+        tried.append(name)
+        raise OSError("no names here")
+    return lookup(name, *more, **options)
+lookup, socket.getaddrinfo = socket.getaddrinfo, asked
+from caudal.cli.generate_desk import Controls
+from caudal.cli.generate_page import serve
+from caudal.core.errors import UsageError
+from caudal.runs.generation.studio import Budgets, open_model
+model, out = open_model(sys.argv[1]), Path(sys.argv[2])
+try:
+    serve(model, "stand_in", Budgets(device="cpu"), Path("/proc/caudal"), block=False)
+except UsageError as error:
+    print(error.message)
+start = Controls(prompt="a sailor", steps=7)
+served = serve(model, "stand_in", Budgets(device="cpu"), out, block=False, start=start)
+import huggingface_hub.constants
+from urllib.request import urlopen
+page = urlopen(served[1] + "config").read().decode()
+print(served[1].startswith("http://127.0.0.1:"), served[2], "a sailor" in page)
+print(huggingface_hub.constants.HF_HUB_OFFLINE, tried, out.is_dir())
+"""
+
+
+def test_the_page_is_served_here_alone_and_asks_nobody(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "GRADIO_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, str(model), str(tmp_path / "out")],
+        capture_output=True, text=True, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert lines[0].startswith("Nothing can be written to /proc/caudal")
+    assert lines[-2:] == ["True None True", "True [] True"]
 
 
 def test_without_gradio_the_mend_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     from caudal.cli import generate_page
 
     monkeypatch.setitem(sys.modules, "gradio", None)

@@ -214,6 +214,41 @@ def test_many_faces_are_said_and_the_largest_is_taken(model: Path, tmp_path: Pat
     assert any("3 faces" in text for text in last["warnings"])
 
 
+def test_a_pose_picture_with_more_faces_than_people_is_said(model: Path, face: Path, tmp_path: Path) -> None:
+    pose = tiny.save_picture(tmp_path / "two.png", tiny.portrait(160, 96, faces=2))
+    code, last, _said = generate(model, face, tmp_path / "one.png", "--pose", pose)
+    assert code == 0
+    assert any("two.png shows 2 faces, and 1 people" in text for text in last["warnings"])
+
+
+def test_a_face_region_is_told_in_the_picture_and_changes_it(
+    model: Path, face: Path, tmp_path: Path, picture: tuple[Path, dict, str]
+) -> None:
+    out = tmp_path / "one.png"
+    assert generate(model, face, out, "--face-region", "--identity-end", "0.5")[0] == 0
+    facts = read_facts(out)
+    assert facts is not None
+    assert (facts["request"]["face_region"], facts["request"]["identity_end"]) == (True, 0.5)
+    assert not np.array_equal(pixels(out), pixels(picture[0]))
+
+
+def test_a_place_that_cannot_be_written_is_a_usage_error_from_python_too(
+    model: Path, face: Path, tmp_path: Path
+) -> None:
+    from caudal.core.errors import UsageError
+    from caudal.runs.verbs.generate import generate as run
+    from caudal.tasks.generation.request import GenerationRequest
+
+    (tmp_path / "file").write_text("")
+    wanted = GenerationRequest(prompt="a man", count=2)
+    for place in (tmp_path / "file", tmp_path / "file" / "within", Path("/proc/caudal")):
+        with pytest.raises(UsageError, match="Nothing can be written"):
+            run(wanted, model=model, people=face, out=place, engine="stand_in", device="cpu")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        run(GenerationRequest(prompt=""), model=model, people=face, out=tmp_path / "folder.png")
+
+
 def test_alpha_is_left_out_and_said(model: Path, tmp_path: Path) -> None:
     x_HWC = tiny.portrait()
     glass = save(tmp_path / "glass.png", np.dstack([x_HWC, np.full(x_HWC.shape[:2], 9, np.uint8)]))
@@ -236,6 +271,17 @@ def test_a_face_is_found_in_a_picture_that_lies_on_its_side(model: Path, tmp_pat
     (found,) = StandIn().detect(read_picture(lying, 2**30).x_HWC)
     left, top, right, bottom = found.box
     assert bottom - top > 1.1 * (right - left)  # it stands
+
+
+def test_a_picture_is_made_of_a_face_in_grey(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx_files.write_detector(tmp_path / "scrfd_10g_bnkps.onnx", 64, [(16, 10, 0, 0.9)])
+    onnx_files.write_recognizer(tmp_path / "glintr100.onnx")
+    grey = save(tmp_path / "grey.png", tiny.portrait()[:, :, 0])
+    out = tmp_path / "one.png"
+    code, _last, said = generate(model, grey, out, "--engine", "onnx", "--faces", tmp_path)
+    assert code == 0, said
+    assert pixels(out).shape == (64, 64, 3)
 
 
 def test_a_grey_picture_is_read(tmp_path: Path) -> None:
@@ -285,6 +331,12 @@ def test_a_huge_picture_is_read_small_or_refused_by_its_header(tmp_path: Path) -
         (("--control-picture", "depth=x.png"), "depth"),
         (("--control-strength", "canny=0.3"), "canny"),
         (("--control-strength", "canny"), "canny"),
+        (("--control-strength", "canny=nan"), "control_strengths.canny"),
+        (("--control-strength", "canny=-9"), "control_strengths.canny"),
+        (("--control", "identity=somewhere"), "“identity” is a part of the model"),
+        (("--identity-end", "0"), "identity_end"),
+        (("--lcm", "--scheduler", "euler"), "“euler” was asked for"),
+        (("--scheduler", "lcm", "--steps", "60"), "60 steps cannot be made"),
         (("--scheduler", "tea"), "scheduler"),
         (("-o", "picture.jpg"), "picture.jpg"),
         (("-o", "/proc/caudal/one.png"), "/proc"),
@@ -301,6 +353,12 @@ def test_a_huge_picture_is_read_small_or_refused_by_its_header(tmp_path: Path) -
         "control picture",
         "control strength",
         "no strength",
+        "strength of nan",
+        "strength below 0",
+        "control called like a part",
+        "identity end",
+        "few steps by another scheduler",
+        "more steps than the schedule has",
         "scheduler",
         "jpeg",
         "place",
@@ -352,6 +410,33 @@ def test_a_truncated_file_is_found_before_anything_is_loaded(
     path.write_bytes(path.read_bytes()[:-100])
     code, last, _said = generate(broken, face, tmp_path / "one.png")
     assert (code, last["error"]["code"]) == (4, "bad_model")
+
+
+def test_a_broken_schedule_is_said_before_the_encoders_run(
+    model: Path, face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from caudal.runs.generation.session import Session
+
+    monkeypatch.setattr(Session, "_bring_encoders", lambda _self: pytest.fail("encoders were loaded"))
+    broken = copied(model, tmp_path)
+    path = broken / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "teatime"}))
+    code, last, _said = generate(broken, face, tmp_path / "one.png")
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+    assert "scheduler" in last["error"]["message"]
+
+
+def test_a_tokenizer_that_says_no_length_has_its_encoders(model: Path, face: Path, tmp_path: Path) -> None:
+    longer = copied(model, tmp_path)
+    for name in ("tokenizer", "tokenizer_2"):
+        path = longer / name / "tokenizer_config.json"
+        config = json.loads(path.read_text())
+        del config["model_max_length"]
+        path.write_text(json.dumps(config))
+    assert generate(longer, face, tmp_path / "one.png")[0] == 0
+    code, last, _said = generate(longer, face, tmp_path / "two.png", "--prompt", "word " * 40)
+    assert (code, last["error"]["code"]) == (2, "usage")
+    assert "77" in last["error"]["message"]
 
 
 def test_an_adapter_of_other_widths_is_refused(model: Path, face: Path, tmp_path: Path) -> None:
@@ -409,6 +494,68 @@ def test_a_converted_model_makes_the_same_picture_as_its_source_in_that_type(
     assert np.array_equal(*pictures)
     sizes = [sum(p.stat().st_size for p in f.rglob("*.safetensors")) for f in (model, tmp_path / "bf16")]
     assert sizes[1] < 0.52 * sizes[0]
+
+
+def test_a_conversion_that_fails_leaves_nothing_and_can_be_tried_again(model: Path, tmp_path: Path) -> None:
+    broken = copied(model, tmp_path)
+    weights = broken / "vae" / "diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    before = sorted(tmp_path.iterdir())
+    words = ("convert", broken, "-o", tmp_path / "bf16", "--json")
+    code, last, _said = call(*words)
+    assert (code, last["error"]["code"]) == (4, "bad_model")
+    assert sorted(tmp_path.iterdir()) == before
+    weights.write_bytes(whole)
+    assert call(*words)[0] == 0
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "bf16", *before]
+    code, last, _said = call(*words)
+    assert (code, last["error"]["code"]) == (2, "usage")
+
+
+def test_a_full_disk_at_the_last_file_is_said_and_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import shutil
+
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    _code, last, _said = call("convert", model, "-o", tmp_path / "bf16", "--json")
+    assert last["error"]["code"] == "disk_full"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/x/y.safetensors"])
+def test_a_place_for_weights_that_cannot_be_written_is_a_usage_error(model: Path, place: str) -> None:
+    code, last, _said = call("convert", model, "-o", place, "--json")
+    assert (code, last["error"]["code"]) == (2, "usage")
+    assert "cannot be written" in last["error"]["message"]
+
+
+def test_pickled_shards_become_shards_that_are_found(model: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from caudal.models.generation.layout import weight_files
+    from caudal.models.generation.part import open_part
+    from caudal.runs.generation.studio import open_model
+
+    source = copied(model, tmp_path)
+    whole = load_file(source / "text_encoder" / "model.safetensors")
+    (source / "text_encoder" / "model.safetensors").unlink()
+    for number in (1, 2):
+        shard = dict(list(whole.items())[number - 1 :: 2])
+        torch.save(shard, source / "text_encoder" / f"pytorch_model-0000{number}-of-00002.bin")
+    assert call("convert", source, "-o", tmp_path / "out", "--precision", "fp32", "--json")[0] == 0
+    names = [path.name for path in weight_files(tmp_path / "out" / "text_encoder")]
+    assert names == [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    part = open_part("text_encoder", open_model(tmp_path / "out"))
+    loaded = part.load("cpu", torch.float32).state_dict()
+    assert len(loaded) == len(whole)
+    part.close()
 
 
 def test_a_pickled_adapter_becomes_a_file_that_gives_the_same(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from caudal.core.errors import UsageError
 from caudal.core.messages import _
 
 if TYPE_CHECKING:
+    from caudal.cli.generate_desk import Controls
     from caudal.runs.generation.plan import GenerationPlan
     from caudal.runs.generation.studio import Studio
     from caudal.tasks.generation.request import GenerationRequest
@@ -57,6 +58,12 @@ IdentityStrength = Annotated[
     float, typer.Option("--identity-strength", help=_("Of the ControlNet, 0 to 1.5."))
 ]
 AdapterStrength = Annotated[float, typer.Option("--adapter-strength", help=_("Of the adapter, 0 to 1.5."))]
+IdentityEnd = Annotated[
+    float, typer.Option("--identity-end", help=_("Share of the steps after which the ControlNet rests."))
+]
+FaceRegion = Annotated[
+    bool, typer.Option("--face-region", help=_("Keep the identity to the face; the rest follows the prompt."))
+]
 Lcm = Annotated[bool, typer.Option("--lcm", help=_("Few steps, for a latent consistency model."))]
 LcmAdapter = Annotated[
     str | None, typer.Option("--lcm-adapter", help=_("An LCM adapter (.safetensors) to merge when loading."))
@@ -179,6 +186,46 @@ def pairs(given: list[str] | None, flag: str) -> dict[str, str]:
     return found
 
 
+def start_of_page(
+    request: GenerationRequest, people: list[str], pose: str | None, shown: dict[str, str], lcm: bool,
+    another_seed: bool,
+) -> Controls:  # fmt: skip
+    """What the page's controls say at first: what was given with `--ui`.
+
+    Raises:
+        UsageError: several people, for whom the page has no place.
+    """
+    from caudal.cli.generate_desk import Controls
+
+    if len(people) > 1:
+        raise UsageError(
+            _("The page makes pictures of one person, and {count} were given.").format(count=len(people)),
+            _("Give one --identity, or leave --ui out."),
+        )
+    said = {one.name for one in fields(Controls)}
+    values = {
+        name: value for name, value in request.model_dump().items() if name in said and value is not None
+    }
+    values |= {"lcm": lcm, "like_pose": request.width is None, "another_seed": another_seed}
+    values |= {"face": people[0] if people else None, "pose": pose, "control_pictures": dict(shown)}
+    return Controls(**values)
+
+
+def refuse_on_page(**given: bool) -> None:
+    """Flags that change nothing on a page are refused rather than ignored.
+
+    Raises:
+        UsageError: one was given.
+    """
+    for name, there in given.items():
+        if there:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                _("{flag} has no place on the page that --ui opens.").format(flag=flag),
+                _("Leave {flag} or --ui out.").format(flag=flag),
+            )
+
+
 def needed(model: str | None, identity: list[str] | None, prompt: str | None, out: str | None) -> None:
     """Say what is missing.
 
@@ -191,27 +238,6 @@ def needed(model: str | None, identity: list[str] | None, prompt: str | None, ou
                 _("{flag} is needed.").format(flag=flag),
                 _("For example: caudal generate --model sdxl/ --identity face.jpg --prompt “…” -o out.png"),
             )
-    if out is not None and Path(out).is_dir() and Path(out).suffix == ".png":
-        raise UsageError(_("{out} is a folder.").format(out=out), _("Give another name."))
-    if out not in (None, "-"):
-        _try_to_write(Path(out))
-
-
-def _try_to_write(out: Path) -> None:
-    """Find out now, and not when a picture is finished, that there is no place for it.
-
-    Raises:
-        UsageError: there is none.
-    """
-    folder = out.parent if out.suffix else out
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UsageError(
-            _("Nothing can be written to {path}: {why}.").format(path=folder, why=error.strerror),
-            _("Give another place with -o."),
-        ) from None
 
 
 def plan_published(size: list[str], ram: str | None, vram: str | None, device: str | None) -> GenerationPlan:
@@ -256,11 +282,15 @@ def register(app: typer.Typer, face_of: Any, stopping: Any, finish: Any) -> None
         size: Size = None,
         steps: Steps = None,
         guidance: Guidance = None,
-        seed: Annotated[int, typer.Option("--seed", help=_("Number that all randomness comes from."))] = 0,
+        seed: Annotated[
+            int | None, typer.Option("--seed", help=_("Number that all randomness comes from."))
+        ] = None,
         count: Count = 1,
         batch: Batch = 1,
         identity_strength: IdentityStrength = 0.8,
         adapter_strength: AdapterStrength = 0.8,
+        identity_end: IdentityEnd = 1.0,
+        face_region: FaceRegion = False,
         lcm: Lcm = False,
         lcm_adapter: LcmAdapter = None,
         scheduler: Scheduler = "default",
@@ -281,17 +311,18 @@ def register(app: typer.Typer, face_of: Any, stopping: Any, finish: Any) -> None
     ) -> None:
         """See `runs/verbs/generate.py`."""
         with face_of(as_json) as face:
+            from caudal.models.generation.libraries import stay_offline
+
+            stay_offline()
             from caudal.runs.generation.studio import Budgets, Studio, Wish, open_model
 
             if ui:
                 needed(model, ["-"], "-", "-")
-                from caudal.cli.generate_page import serve
-
-                controls = pairs(control, "--control")
-                opened = open_model(model or "", identity_net, adapter, faces, controls, lcm_adapter)
-                serve(opened, engine, Budgets(ram, vram, device, exact), Path(out or "pictures"))
-                return
-            needed(model, identity, prompt, "-" if only_plan else out)
+                refuse_on_page(
+                    plan=only_plan, json=as_json, no_watermark=no_watermark, no_metadata=no_metadata
+                )
+            else:
+                needed(model, identity, prompt, "-" if only_plan else out)
             request = make_request(
                 prompt or "",
                 size=size,
@@ -306,11 +337,21 @@ def register(app: typer.Typer, face_of: Any, stopping: Any, finish: Any) -> None
                 batch=batch,
                 identity_strength=identity_strength,
                 adapter_strength=adapter_strength,
+                identity_end=identity_end,
+                face_region=face_region,
                 scheduler=scheduler,
                 precision=precision,
             )
             controls = pairs(control, "--control")
             shown = pairs(control_picture, "--control-picture")
+            if ui:
+                from caudal.cli.generate_page import serve
+
+                start = start_of_page(request, list(identity or ()), pose, shown, lcm, seed is None)
+                opened = open_model(model or "", identity_net, adapter, faces, controls, lcm_adapter)
+                budgets = Budgets(ram, vram, device, exact)
+                serve(opened, engine, budgets, Path(out or "pictures"), start=start)
+                return
             if only_plan:
                 wish = Wish(request, tuple(identity or ()), pose, shown)
                 opened = open_model(model or "", identity_net, adapter, faces, controls, lcm_adapter)

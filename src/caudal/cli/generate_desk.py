@@ -6,10 +6,11 @@ One picture is made at a time; whoever asks meanwhile waits. Cancelling is heard
 from __future__ import annotations
 
 import html
+import math
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,22 @@ from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.runs.generation.plan import GenerationPlan
 from caudal.runs.generation.studio import Studio, Wish
-from caudal.runs.verbs.generate import write
+from caudal.runs.verbs.generate import unmarked, write
 from caudal.tasks.generation.request import GenerationRequest, lcm
 
 _SHOWN = 24  # pictures of the history
+_PLAIN = ("prompt", "negative", "style", "scheduler", "batch", "precision", "face_region")
+_WHOLE = ("steps", "seed", "count")
+_REAL = ("guidance", "identity_strength", "adapter_strength", "identity_end")
 
 
 @dataclass
 class Controls:
-    """What the page's controls say; names are those of the request where it has them."""
+    """What the page's controls say; names are those of the request where it has them.
+
+    A field for a number that was emptied is `None`. What the page has no control for (`batch`, `precision`)
+    stays as it was at the start.
+    """
 
     face: str | None = None
     pose: str | None = None
@@ -34,16 +42,20 @@ class Controls:
     negative: str = ""
     style: str = "none"
     lcm: bool = False
-    width: int = 1024
-    height: int = 1024
+    width: int | None = 1024
+    height: int | None = 1024
     like_pose: bool = True
-    steps: int = 30
-    guidance: float = 5.0
-    seed: int = 0
+    steps: int | None = 30
+    guidance: float | None = 5.0
+    seed: int | None = 0
     another_seed: bool = True
-    count: int = 1
-    identity_strength: float = 0.8
-    adapter_strength: float = 0.8
+    count: int | None = 1
+    batch: int = 1
+    precision: str = "auto"
+    identity_strength: float | None = 0.8
+    adapter_strength: float | None = 0.8
+    identity_end: float | None = 1.0
+    face_region: bool = False
     scheduler: str = "default"
     control_strengths: dict[str, float] = field(default_factory=dict)
     control_pictures: dict[str, str | None] = field(default_factory=dict)
@@ -52,26 +64,28 @@ class Controls:
         """What is asked for.
 
         Raises:
-            UsageError: no face, or a value out of range.
+            UsageError: no face, an empty number, or a value out of range.
         """
         if not self.face:
             raise UsageError(_("No face was given."), _("Choose a picture of a face."))
-        values: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in (
-                "prompt", "negative", "style", "seed", "count", "identity_strength", "adapter_strength",
-                "scheduler", "control_strengths",
-            )
-        }  # fmt: skip
-        values |= {"steps": int(self.steps), "guidance": float(self.guidance)}
-        values |= {"seed": int(self.seed), "count": int(self.count)}
-        if not self.like_pose:
-            values |= {"width": int(self.width), "height": int(self.height)}
-        if self.lcm:
-            values = {key: value for key, value in values.items() if key not in ("steps", "guidance")}
+        values: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        values |= {name: _number(name, getattr(self, name)) for name in _REAL}
+        sides = () if self.like_pose else ("width", "height")
+        values |= {name: int(_number(name, getattr(self, name))) for name in (*_WHOLE, *sides)}
+        values["control_strengths"] = {
+            kind: _number(kind, strength) for kind, strength in self.control_strengths.items()
+        }
         request = GenerationRequest.make(values)
         shown = {kind: path for kind, path in self.control_pictures.items() if path}
         return Wish(lcm(request) if self.lcm else request, (self.face,), self.pose or None, shown)
+
+
+def _number(name: str, value: Any) -> float:
+    if value is None or not math.isfinite(value):
+        raise UsageError(
+            _("The field “{name}” is empty.").format(name=name.replace("_", " ")), _("Write a number there.")
+        )
+    return float(value)
 
 
 @dataclass
@@ -102,21 +116,22 @@ class Desk:
             f"<li><b>{html.escape(f'{lever.name}: {lever.value}')}</b> — {html.escape(lever.why)}</li>"
             for lever in plan.memory.levers
         )
-        warned = "".join(f"<li>{html.escape(text)}</li>" for text in plan.warnings)
+        warnings = (*plan.warnings, *unmarked(plan))
+        warned = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
         size = f"{plan.width}×{plan.height}"
         title = _("predicted peak, {size} pixels").format(size=size)
         return f"<h4>{html.escape(title)}</h4>{''.join(rows)}<ul>{why}{warned}</ul>"
 
-    def make(self, controls: Controls) -> Iterator[tuple[list[tuple[str, str]], str, int]]:
+    def make(self, controls: Controls) -> Iterator[tuple[list[tuple[str, str]], str, int | None]]:
         """Make pictures; gives history, words and seed after each."""
+        if controls.another_seed:
+            controls = replace(controls, seed=time.time_ns() % 2**31)
+        seed, began, count = controls.seed, time.monotonic(), 0
         if not self._busy.acquire(blocking=False):
-            yield self.history, _("A picture is being made; wait for it or cancel it."), int(controls.seed)
+            yield self.history, _("A picture is being made; wait for it or cancel it."), seed
             return
-        seed = time.time_ns() % 2**31 if controls.another_seed else int(controls.seed)
-        controls.seed = seed
-        self._stop.clear()
-        began, count = time.monotonic(), 0
         try:
+            self._stop.clear()
             wish = controls.wish()
             self._plan = plan = self.studio.plan(wish)
             self.out.mkdir(parents=True, exist_ok=True)
@@ -128,6 +143,9 @@ class Desk:
                 yield self.history, self._ended(count, began), seed
         except CaudalError as error:
             yield self.history, f"{error.message} {error.hint}".strip(), seed
+        except OSError as error:
+            said = _("{path} cannot be written: {why}.").format(path=self.out, why=error.strerror or error)
+            yield self.history, said, seed
         finally:
             self._step = (0, 0)
             self._busy.release()
@@ -163,7 +181,8 @@ class Desk:
 
     def _ended(self, count: int, began: float) -> str:
         said = _("{count} made in {seconds:.1f} s.").format(count=count, seconds=time.monotonic() - began)
-        return " ".join([said, *self.studio.warnings])
+        small = unmarked(self._plan) if self._plan else []
+        return " ".join([said, *self.studio.warnings, *small])
 
 
 def _budgets(plan: GenerationPlan) -> list[tuple[str, Bytes]]:

@@ -2,16 +2,20 @@
 
 A folder keeps its layout; a `.bin` adapter becomes a `.safetensors`. Loading is then plain reading, and
 weights that stay on disk are read without converting. A few mebibytes are held, whatever the weights take.
+What is written is there whole or not at all.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from caudal.core.errors import BadModel, UsageError
+from caudal.core.files import PART, disk_full, is_disk_full
 from caudal.core.messages import _
 from caudal.data.paths import local_path
 from caudal.memory.meters import Watch
@@ -36,12 +40,11 @@ def convert(
     the plain weights are taken.
 
     Raises:
-        BadModel: no weights there, or they are broken or could run code.
-        DiskFull: no space was left.
-        UsageError: `out` is there already, or an unknown precision.
+        BadModel: no weights there, or they are broken or could run code; nothing is left under `out`.
+        DiskFull: no space was left; nothing is left under `out`.
+        UsageError: `out` is there already or cannot be written, or an unknown precision.
     """
     from caudal.models.generation.part import PRECISIONS
-    from caudal.models.tensor_files import open_tensors, write_converted
 
     began = time.monotonic()
     source, target = local_path(str(source), must_exist=False), local_path(str(out), must_exist=False)
@@ -49,26 +52,37 @@ def convert(
         raise UsageError(
             _("There is no precision “{name}”.").format(name=precision), _("Use bf16, fp16 or fp32.")
         )
-    if target.exists():
-        raise UsageError(_("{out} is there already.").format(out=target), _("Give a new name with -o."))
+    _check_free(target)
     weights, others = _files(source)
     if source.is_file() and target.suffix != ".safetensors":
         raise UsageError(
             _("A file of weights becomes a .safetensors file; {out} is none.").format(out=target),
             _("Let the name end in .safetensors."),
         )
+    half_done = target.with_name(target.name + PART)
     with Watch() as watch:
-        for number, path in enumerate(weights):
-            place = target if source.is_file() else target / _plain(path.relative_to(source))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            opened = open_tensors(path)
-            write_converted(place, opened, PRECISIONS[precision])
-            opened.close()
-            tick(number + 1, len(weights))
-        for path in others:
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+        try:
+            _clear(half_done)
+            half_done.parent.mkdir(parents=True, exist_ok=True)
+            for number, path in enumerate(weights):
+                place = half_done if source.is_file() else half_done / _plain(path.relative_to(source))
+                _write(path, place, PRECISIONS[precision])
+                tick(number + 1, len(weights))
+            for path in others:
+                place = half_done / path.relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+            half_done.rename(target)
+        except BaseException as error:
+            _clear(half_done)
+            if is_disk_full(error):
+                raise disk_full(target) from None
+            if isinstance(error, OSError):
+                raise UsageError(
+                    _("{out} cannot be written: {why}.").format(out=target, why=error.strerror or error),
+                    _("Give another place with -o."),
+                ) from None
+            raise
     size = sum(path.stat().st_size for path in _every(target))
     return Result(
         verb="convert",
@@ -77,6 +91,37 @@ def convert(
         peak_bytes={"ram": int(watch.peak), "vram": 0},
         seconds=time.monotonic() - began,
     )
+
+
+def _check_free(target: Path) -> None:
+    try:
+        there = target.exists()
+    except OSError as error:
+        raise UsageError(
+            _("{out} cannot be written: {why}.").format(out=target, why=error.strerror or error),
+            _("Give another place with -o."),
+        ) from None
+    if there:
+        raise UsageError(_("{out} is there already.").format(out=target), _("Give a new name with -o."))
+
+
+def _write(path: Path, place: Path, dtype: Any) -> None:
+    from caudal.models.tensor_files import open_tensors, write_converted
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    opened = open_tensors(path)
+    try:
+        write_converted(place, opened, dtype)
+    finally:
+        opened.close()
+
+
+def _clear(half_done: Path) -> None:
+    """Remove what this or an earlier call left unfinished."""
+    if half_done.is_dir() and not half_done.is_symlink():
+        shutil.rmtree(half_done)
+    else:
+        half_done.unlink(missing_ok=True)
 
 
 def _files(source: Path) -> tuple[list[Path], list[Path]]:
@@ -110,7 +155,9 @@ def _stem(path: Path) -> str:
     stem = path.stem
     for variant in _VARIANTS:
         stem = stem.replace(variant, "")
-    return {"pytorch_model": "model"}.get(stem, stem)
+    return re.sub(
+        r"^pytorch_model(?=-|$)", "model", stem
+    )  # shards are numbered: pytorch_model-00001-of-00002
 
 
 def _plain(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from caudal.core.errors import UsageError
 from caudal.core.messages import _
 from caudal.memory import vram as vram_meter
 from caudal.memory.meters import Watch
+from caudal.models.generation.libraries import stay_offline
 from caudal.runs.generation.plan import GenerationPlan
 from caudal.runs.generation.studio import Budgets, Studio, Wish, open_model
 from caudal.runs.result import Result
@@ -83,6 +85,7 @@ def generate(
         UnreadableFile: a picture that cannot be read.
         UsageError: a prompt that is too long, a wrong size, a package that is missing.
     """
+    stay_offline()
     began = time.monotonic()
     many = [people] if isinstance(people, str | Path) else list(people)
     if not many:
@@ -102,7 +105,7 @@ def generate(
         for finished in studio.make(wish, plan, tick, halt.is_set):
             write(next(places), finished.x_HWC, finished.facts, watermark, metadata)
         seconds = studio.seconds
-        warnings = tuple(dict.fromkeys([*plan.warnings, *studio.warnings, *_unmarked(plan, watermark)]))
+        warnings = tuple(dict.fromkeys([*plan.warnings, *studio.warnings, *unmarked(plan, watermark)]))
         told = studio.forecast
         hits = {f"{name}_known": float(count) for name, count in studio.hits.items()}
     spent = seconds.get("steps", 0.0)
@@ -149,13 +152,32 @@ def _places(out: Path, request: GenerationRequest) -> Iterator[Path]:
             _("Pictures are written as PNG, several into a folder; {out} is neither.").format(out=out),
             _("Give a file that ends in .png for one picture, or a folder."),
         )
-    (out.parent if single else out).mkdir(parents=True, exist_ok=True)
+    if single and out.is_dir():
+        raise UsageError(_("{out} is a folder.").format(out=out), _("Give another name."))
+    check_writable(out.parent if single else out)
     if single:
         return iter([out])
     return (out / f"{request.seed + number}.png" for number in range(request.count))
 
 
-def _unmarked(plan: GenerationPlan, watermark: bool) -> list[str]:
+def check_writable(folder: Path) -> None:
+    """Make a folder, and find out now, not when a picture is finished, that nothing can be written there.
+
+    Raises:
+        UsageError: nothing can.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            _("Nothing can be written to {path}: {why}.").format(path=folder, why=error.strerror or error),
+            _("Give another place with -o."),
+        ) from None
+
+
+def unmarked(plan: GenerationPlan, watermark: bool = True) -> list[str]:
+    """What is said of pictures that are to carry the mark and are too small for it."""
     from caudal.inference.generation.watermark import LEAST_PX
 
     if watermark and min(plan.width, plan.height) < LEAST_PX:
