@@ -86,11 +86,11 @@ def test_a_killed_pack_is_refused_and_goes_on_where_it_stopped(tmp_path: Path) -
     source, out = make_set(tmp_path / "source", "large"), tmp_path / "pack"
     code = (
         "import sys, os, pathlib, signal, caudal\n"
-        "def tick(done, total):\n"
+        "def hear(event):\n"
         "    shards = list(pathlib.Path(sys.argv[2]).glob('*.safetensors'))\n"
         "    parts = list(pathlib.Path(sys.argv[2]).glob('*.part'))\n"
         "    if len(shards) == 3 and parts: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "caudal.pack(sys.argv[1], out=sys.argv[2], samples='file', shard_bytes='200KiB', tick=tick)\n"
+        "caudal.pack(sys.argv[1], out=sys.argv[2], samples='file', shard_bytes='200KiB', listeners=[hear])\n"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(source), str(out)], check=False)
     assert ended.returncode == -signal.SIGKILL

@@ -42,7 +42,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, list[E
 
 def test_an_unfinished_demo_goes_on_where_it_stopped(done: tuple[Path, Result, list[Event]]) -> None:
     _out, _result, events = done
-    assert [event.step for event in events if isinstance(event, RunStarted)] == [2]
+    started = [event for event in events if isinstance(event, RunStarted)]
+    assert [(event.verb, event.step) for event in started] == [("train", 2), ("predict", 0)]
     assert [event.step for event in events if isinstance(event, StepDone)] == [3, 4]
 
 

@@ -18,7 +18,7 @@ from caudal.cli import convert, generate, jobs, render, serve
 from caudal.cli.face import Face as _Face
 from caudal.cli.face import Json
 from caudal.cli.face import face as _face
-from caudal.cli.progress import Live
+from caudal.cli.progress import Live, heard
 from caudal.core.errors import UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
@@ -117,8 +117,8 @@ def _plan_packing(face: _Face, data: list[str], ram: str | None) -> None:
 
     if len(data) != 1:
         raise UsageError(_("Packing is planned for one folder or file."), _("Name it after the word pack."))
-    with Live(face.console) as live:
-        result = write_pack(data[0], out="pack", ram=ram, estimate=True, tick=live.tick)
+    with heard(face.console) as listeners:
+        result = write_pack(data[0], out="pack", ram=ram, estimate=True, listeners=listeners)
     _finish(face, result)
 
 
@@ -219,9 +219,15 @@ def evaluate(
     from caudal.runs.verbs.evaluate import evaluate as run_evaluation
 
     with _face(as_json) as face:
-        with Live(face.console) as live:
+        with heard(face.console) as listeners:
             result = run_evaluation(
-                run, list(data), masks=masks or (), labels=labels, ram=ram, device=device, tick=live.tick
+                run,
+                list(data),
+                masks=masks or (),
+                labels=labels,
+                ram=ram,
+                device=device,
+                listeners=listeners,
             )
         _finish(face, result)
 
@@ -244,7 +250,7 @@ def predict(
     with _face(as_json) as face:
         if out is None:
             raise UsageError(_("Where should the map go?"), _("Give a file or a folder with -o."))
-        with Live(face.console) as live:
+        with heard(face.console) as listeners:
             result = run_prediction(
                 run,
                 list(inputs),
@@ -254,7 +260,7 @@ def predict(
                 scores=scores,
                 average_d4=d4,
                 exact=exact,
-                listeners=[live],
+                listeners=listeners,
             )
         _finish(face, result)
 
@@ -284,18 +290,20 @@ def explain(
     with _face(as_json) as face:
         if out is None:
             raise UsageError(_("Where should the page go?"), _("Give a .html or a .png with -o."))
-        result = run_explanation(
-            run,
-            images,
-            out=out,
-            methods=method or (),
-            target=target,
-            masks=masks,
-            labels=labels,
-            most=most,
-            ram=ram,
-            device=device,
-        )
+        with heard(face.console) as listeners:
+            result = run_explanation(
+                run,
+                images,
+                out=out,
+                methods=method or (),
+                target=target,
+                masks=masks,
+                labels=labels,
+                most=most,
+                ram=ram,
+                device=device,
+                listeners=listeners,
+            )
         _finish(face, result)
 
 
@@ -320,7 +328,7 @@ def pack(
     with _face(as_json) as face:
         if out is None and not estimate:
             raise UsageError(_("Where should the pack go?"), _("Give a new folder with -o."))
-        with Live(face.console) as live:
+        with heard(face.console) as listeners:
             result = write_pack(
                 data,
                 out=out or "pack",
@@ -329,7 +337,7 @@ def pack(
                 resize=_size(resize),
                 shard_bytes=shard,
                 estimate=estimate,
-                tick=live.tick,
+                listeners=listeners,
             )
         _finish(face, result)
 

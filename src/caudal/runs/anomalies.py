@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from caudal.data.judged_headers import check_judged
 from caudal.data.mvtec import Judged
 from caudal.data.readers import reader_for
 from caudal.runs.loaded import Loaded
+from caudal.runs.telling import Telling
 from caudal.runs.work.normal_course import maps_of, score_judged
 from caudal.tasks.anomaly.task import Anomaly
 
@@ -49,11 +50,7 @@ class Thresholds:
 
 
 def score_all(
-    loaded: Loaded,
-    judged: Sequence[Judged],
-    thresholds: Thresholds,
-    budget: Bytes,
-    tick: Callable[[int, int], None],
+    loaded: Loaded, judged: Sequence[Judged], thresholds: Thresholds, budget: Bytes, told: Telling
 ) -> tuple[Any, Bytes, list[str]]:
     """A scorer that saw every image, the peak that was predicted, and what must be said of the images.
 
@@ -64,19 +61,20 @@ def score_all(
     """
     said = check_judged(judged, loaded.card.bands)
     scorer = Anomaly(True, thresholds.image, thresholds.pixel).scorer()
-    needed, done = Bytes(0), 0
+    paths = [one.path for one in judged]
+    cut, predicted, tiles = loaded.cut(paths, budget, False, told.scanned)
+    told.started(loaded.card.task, loaded.device, tiles, budget, predicted)
+    tilings, done = dict(zip(paths, cut, strict=True)), 0
 
     def maps(path: Path) -> Any:
-        nonlocal needed, done
-        loaded.check_bands(reader_for(path).header(path).bands, path)
-        tiling, takes = loaded.tiling(budget, path)
-        needed = max(needed, takes)
-        yield from maps_of(path, loaded.normalization, loaded.forward, tiling)
-        done += 1
-        tick(done, len(judged))
+        nonlocal done
+        for window, scores_HW in maps_of(path, loaded.normalization, loaded.forward, tilings[path]):
+            yield window, scores_HW
+            done += 1
+            told.tile(done, tiles)
 
     said += score_judged(judged, scorer, maps)
-    return scorer, needed, said
+    return scorer, predicted, said
 
 
 def write_table(out: Path, maps: Sequence[tuple[str, Path]], thresholds: Thresholds) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.seeds import generator
 from caudal.core.units import MIB, Bytes
@@ -18,10 +19,10 @@ from caudal.data.pack import pack as write_pack
 from caudal.data.paths import local_path
 from caudal.data.sample_index import index_samples
 from caudal.data.sample_set import SampleSet
-from caudal.memory.meters import Watch
 from caudal.runs.machine import processors, ram_budget, settle
 from caudal.runs.result import Result
 from caudal.runs.samples import Arrangement, open_set
+from caudal.runs.telling import Telling
 
 _TRIAL_BYTES = 16 * MIB
 WORTHWHILE_GAIN = 1.5
@@ -37,7 +38,7 @@ def pack(
     scaled: bool = False,
     shard_bytes: str | int = SHARD_BYTES,
     estimate: bool = False,
-    tick: Callable[[int, int], None] = lambda _done, _total: None,
+    listeners: Sequence[Sink] = (),
 ) -> Result:
     """Write the samples of `data` (as `caudal.stream` takes them) to the folder `out`, one process, in `ram`.
 
@@ -51,16 +52,16 @@ def pack(
         DiskFull: no space; what was finished is kept, and the same command goes on.
     """
     settle()
-    began = time.monotonic()
     threads = processors()
     budget = ram_budget(Bytes.parse(ram)) if ram is not None else min(Bytes(512 * MIB), ram_budget(None))
     target = local_path(str(out), must_exist=False)
-    with Watch() as watch:
-        found = open_set(str(data), samples, resize, scaled, threads, tick)
+    with Telling("pack", listeners) as told:
+        found = open_set(str(data), samples, resize, scaled, threads, told.scanned)
+        told.started("", "cpu", len(found), budget, None)
         if estimate:
             metrics, warnings = _estimate(found, target, threads)
         else:
-            done = write_pack(found, target, budget, threads, int(Bytes.parse(shard_bytes)), tick)
+            done = write_pack(found, target, budget, threads, int(Bytes.parse(shard_bytes)), told.part)
             metrics = {
                 "samples": float(done.samples),
                 "shards": float(done.shards),
@@ -68,17 +69,17 @@ def pack(
                 "pack_bytes": float(done.nbytes),
             }
             warnings = ()
-    seconds = time.monotonic() - began
-    return Result(
+    result = Result(
         verb="pack",
         output=None if estimate else str(target),
         metrics=metrics,
         budget_bytes={"ram": int(budget), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=seconds,
-        samples_per_second=None if estimate else len(found) / max(seconds, 1e-9),
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
+        samples_per_second=None if estimate else len(found) / max(told.seconds, 1e-9),
         warnings=(*found.notes, *warnings),
     )
+    return told.ended(result)
 
 
 def _estimate(found: SampleSet, out: Path, threads: int) -> tuple[dict[str, float | None], tuple[str, ...]]:
