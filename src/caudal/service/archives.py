@@ -10,7 +10,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from caudal.core.errors import DataError
 from caudal.core.files import disk_full, is_disk_full
@@ -20,7 +20,7 @@ from caudal.data.locations import open_bytes
 from caudal.data.sample_files.zip_records import checked_records, open_zip
 from caudal.service.problems import Refused
 from caudal.service.serving import Limits
-from caudal.service.uploads import clean_name
+from caudal.service.uploads import SPARE_BYTES, clean_name
 
 _PIECE_BYTES = 2**20
 _MOST_DIRECTORY_BYTES = 64 * 2**20
@@ -29,11 +29,15 @@ _NO_SAMPLES = ("__MACOSX",)
 _NESTED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
 
 
-def unpack(archive: Path, folder: Path, limits: Limits, look: Callable[[Path], object]) -> list[str]:
+def unpack(
+    archive: Path, folder: Path, limits: Limits, room_bytes: int, look: Callable[[Path], object]
+) -> list[str]:
     """Unpack into `folder`, which is new, and `look` at each file; the names, in order.
 
+    `room_bytes` is what they may be together.
+
     Raises:
-        Refused: 413 too much, 415 an archive in the archive, 422 a name that is none.
+        Refused: 413 too much, 415 an archive in the archive, 422 a name that is none, or is a folder too.
         DataError: it is broken, or encrypted.
         DiskFull: there is no room.
     """
@@ -44,6 +48,7 @@ def unpack(archive: Path, folder: Path, limits: Limits, look: Callable[[Path], o
         with open_zip(file) as opened:
             records = checked_records(file, opened)
             names = _wanted(records, archive.stat().st_size, limits)
+            _refuse_size(sum(record.file_size for record in names.values()), room_bytes, folder)
             for name, record in names.items():
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,11 +96,27 @@ def _wanted(
             raise Refused(415, "format", _("It holds another archive."), _("Unpack that first."))
         wanted[clean_name(name)] = record
         total += record.file_size
+    for name in wanted:
+        if any(above.as_posix() in wanted for above in PurePosixPath(name).parents):
+            raise Refused(
+                422, "name", _("A name in it is a file and a folder."), _("Give one of them another name.")
+            )
     if not wanted:
         raise DataError(_("The archive holds no file."), _("Put the files themselves into it."))
-    if total > limits.dataset or total > max(size_bytes, 2**20) * limits.archive_ratio:
+    if total > max(size_bytes, 2**20) * limits.archive_ratio:
         raise _too_much(_("It would unpack to {bytes}.").format(bytes=Bytes(total)))
     return wanted
+
+
+def _refuse_size(total: int, room_bytes: int, folder: Path) -> None:
+    if total > room_bytes:
+        raise _too_much(
+            _("It would unpack to {bytes}, and {room} are left.").format(
+                bytes=Bytes(total), room=Bytes(room_bytes)
+            )
+        )
+    if total + SPARE_BYTES > shutil.disk_usage(folder).free:
+        raise disk_full(Path("uploads"))
 
 
 def _write(opened: zipfile.ZipFile, record: zipfile.ZipInfo, target: Path) -> None:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from caudal.service.auth import Keyring
 from caudal.service.errors import Conflict
+from caudal.service.filling import Filling
 from caudal.service.hub import Hub
 from caudal.service.metrics import Metrics
 from caudal.service.oidc import Issuer
@@ -39,6 +40,7 @@ class Context:
         self.roots.uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.sandbox = Sandbox(serving.limits)
         self.incoming = Incoming(self.roots.incoming, serving.limits, self.sandbox, self.metrics)
+        self.filling = Filling(store, serving.limits)
         self.keyring = Keyring(
             store, serving.limits, self.metrics, Issuer(serving.oidc) if serving.oidc else None
         )

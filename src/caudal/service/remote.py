@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpx
 
+from caudal.core.files import disk_full, is_disk_full
 from caudal.core.messages import _
+from caudal.core.units import Bytes
 from caudal.data.url import shown
 from caudal.service.problems import Refused
 
@@ -23,6 +27,7 @@ _PORTS = {"https": 443, "http": 80}
 _MOST_REDIRECTS = 3
 _SECONDS = 30.0
 _PIECE_BYTES = 256 * 1024
+_LOOK_BYTES = 64 * 2**20
 
 
 def addresses(host: str, port: int) -> list[str]:
@@ -64,12 +69,19 @@ def fetch(
     resolve: Resolve = addresses,
     public: Callable[[str], bool] = is_public,
     ports: Iterable[int] = (80, 443),
+    seconds: float = 3600.0,
+    room: Callable[[int], object] = lambda _bytes: None,
 ) -> int:
     """Write what is at `url` into `target`; the bytes.
 
+    All of it takes no more than `seconds`. `room` is told how many bytes will come, 0 where nobody knows,
+    and raises where the disk has no room for them.
+
     Raises:
-        Refused: 403 a host that may not be asked, 413 too much, 422 no answer or not a good one.
+        Refused: 403 a host that may not be asked, 413 too much, 422 no answer, not a good one or a slow one.
+        DiskFull: there is not enough room.
     """
+    until = time.monotonic() + seconds
     for _hop in range(_MOST_REDIRECTS + 1):
         place = _checked(url, hosts, ports)
         port = place.port or _PORTS[place.scheme]
@@ -80,7 +92,7 @@ def fetch(
             found = []
         if not found or not all(public(address) for address in found):
             raise _denied(_("That host has no public address."))
-        redirect = _ask(place, found[0], port, target, most_bytes)
+        redirect = _ask(place, found[0], port, target, _Allowed(most_bytes, seconds, until, room))
         if redirect is None:
             return target.stat().st_size
         url = urljoin(url, redirect)
@@ -102,7 +114,36 @@ def _checked(url: str, hosts: Iterable[str], ports: Iterable[int]) -> SplitResul
     return place
 
 
-def _ask(place: SplitResult, address: str, port: int, target: Path, most_bytes: int) -> str | None:
+@dataclass(frozen=True)
+class _Allowed:
+    """How much and how long."""
+
+    most_bytes: int
+    seconds: float
+    until: float
+    room: Callable[[int], object]
+
+    def check(self, count: int) -> None:
+        """Refuse so many bytes, or to go on for so long."""
+        if count > self.most_bytes:
+            raise Refused(
+                413,
+                "too_large",
+                _("It is larger than {most}, which is all that is taken.").format(
+                    most=Bytes(self.most_bytes)
+                ),
+                _("Fetch less, or raise the limit of the service."),
+            )
+        if time.monotonic() > self.until:
+            raise Refused(
+                422,
+                "remote",
+                _("It took more than {seconds:.0f} s.").format(seconds=self.seconds),
+                _("Send the file yourself, or raise the limit of the service."),
+            )
+
+
+def _ask(place: SplitResult, address: str, port: int, target: Path, allowed: _Allowed) -> str | None:
     host = f"[{address}]" if ":" in address else address
     url = httpx.URL(place._replace(netloc=f"{host}:{port}", fragment="").geturl())
     headers = {"Host": place.netloc, "Accept-Encoding": "identity", "User-Agent": "caudal"}
@@ -121,14 +162,22 @@ def _ask(place: SplitResult, address: str, port: int, target: Path, most_bytes: 
                     _("{url} answers {status}.").format(url=shown(place.geturl()), status=answer.status_code),
                     "",
                 )
-            count = 0
+            announced = answer.headers.get("content-length", "")
+            coming = int(announced) if announced.isascii() and announced.isdigit() else 0
+            allowed.check(coming)
+            allowed.room(coming)
+            count = looked = 0
             with target.open("xb") as file:
                 for piece in answer.iter_raw(_PIECE_BYTES):
                     count += len(piece)
-                    if count > most_bytes:
-                        raise Refused(413, "too_large", _("It is larger than is taken."), "")
+                    allowed.check(count)
+                    if count - looked >= _LOOK_BYTES:
+                        allowed.room(0)
+                        looked = count
                     file.write(piece)
     except (httpx.HTTPError, OSError) as error:
+        if is_disk_full(error):
+            raise disk_full(Path("uploads")) from None
         raise Refused(
             422,
             "remote",

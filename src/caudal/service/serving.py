@@ -40,6 +40,7 @@ class Limits(Frozen):
     stream_seconds: float = Field(3600.0, gt=0)
     plans: int = Field(1, ge=1)
     plan_seconds: float = Field(120.0, gt=0)
+    fetch_seconds: float = Field(3600.0, gt=0)
     tile_seconds: float = Field(10.0, gt=0)
     tile_px: int = Field(64_000_000, ge=1)
     child_bytes: Bytes = Bytes(2 * 2**30)

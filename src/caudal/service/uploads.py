@@ -5,9 +5,11 @@ Nothing that is incomplete, too large or of a kind that is not taken is ever see
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -27,12 +29,13 @@ from caudal.service.problems import Refused
 from caudal.service.sandbox import Sandbox
 from caudal.service.serving import Limits
 
-_SPARE_BYTES = 256 * 2**20  # of the disk, for what jobs write
+SPARE_BYTES = 256 * 2**20  # of the disk, for what jobs write
 _PART = re.compile(r"[\w][^\x00-\x1f\x7f/\\:*?\"<>|]{0,119}")
 _TAKEN_BY_WINDOWS = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _MOST_DEPTH = 8
 _OLD_SECONDS = 86400.0
 _LOOK_SECONDS = 20.0
+_USED = "used"
 
 
 def clean_name(name: str) -> str:
@@ -62,14 +65,17 @@ class Incoming:
     def __init__(self, folder: Path, limits: Limits, sandbox: Sandbox, metrics: Metrics) -> None:
         self._limits, self._sandbox, self._metrics = limits, sandbox, metrics
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in folder.iterdir():  # by a server that was killed
-            if time.time() - left.stat().st_mtime > _OLD_SECONDS:
+        for left in folder.iterdir():
+            if time.time() - left.stat().st_mtime > _OLD_SECONDS and not _is_used(left):
                 shutil.rmtree(left, ignore_errors=True)
         self._folder = folder / new_id()
         self._folder.mkdir(mode=0o700)
+        self._used = (self._folder / _USED).open("w")
+        fcntl.flock(self._used, fcntl.LOCK_EX)
 
     def close(self) -> None:
         """Remove it with what is in it."""
+        self._used.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new(self, suffix: str) -> Path:
@@ -118,7 +124,7 @@ class Incoming:
                 _("It is larger than {most}, which is all that is taken.").format(most=Bytes(most_bytes)),
                 _("Send less, or raise the limit of the service."),
             )
-        if not known and count + _SPARE_BYTES > shutil.disk_usage(self._folder).free:
+        if not known and count + SPARE_BYTES > shutil.disk_usage(self._folder).free:
             raise disk_full(Path("uploads"))
 
     def examine(self, path: Path) -> dict[str, Any]:
@@ -131,8 +137,49 @@ class Incoming:
         return self._sandbox.ask("examine", _LOOK_SECONDS, path=str(path))[0]
 
 
-def place(path: Path, root: Path, name: str) -> bool:
-    """Move a file to its name below `root`; whether there was none of that name. No link is followed.
+def _is_used(folder: Path) -> bool:
+    """Whether the server that made it is alive: it holds a lock for as long as it is."""
+    try:
+        with (folder / _USED).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def held_by(root: Path, name: str) -> int | None:
+    """The bytes of the file of that name below `root`; `None` where it would be new.
+
+    Raises:
+        Refused: 409, it cannot be placed there: a part of the name is no folder, or all of it is one.
+    """
+    *above, last = name.split("/")
+    for depth in range(1, len(above) + 1):
+        folder = _folder(root, above[: depth - 1])
+        try:
+            mode = os.stat(above[depth - 1], dir_fd=folder, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(folder)
+        if not stat.S_ISDIR(mode):
+            raise _in_the_way()
+    folder = _folder(root, above)
+    try:
+        about = os.stat(last, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(folder)
+    if stat.S_ISDIR(about.st_mode):
+        raise _in_the_way()
+    return about.st_size
+
+
+def place(path: Path, root: Path, name: str) -> None:
+    """Move a file to its name below `root`. No link is followed.
 
     Raises:
         Refused: 409, a part of the name is no folder.
@@ -143,17 +190,12 @@ def place(path: Path, root: Path, name: str) -> bool:
         _make_folder(root, parts[:depth])
     folder = _folder(root, parts[:-1])
     try:
-        new = True
-        with suppress(FileNotFoundError):
-            os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
-            new = False
         os.replace(path, parts[-1], dst_dir_fd=folder)
         os.fsync(folder)
     except IsADirectoryError:
         raise _in_the_way() from None
     finally:
         os.close(folder)
-    return new
 
 
 def _make_folder(root: Path, parts: list[str]) -> None:
@@ -174,8 +216,3 @@ def _folder(root: Path, parts: list[str]) -> int:
 
 def _in_the_way() -> Refused:
     return Refused(409, "in_the_way", _("A part of that name is no folder here."), _("Choose another name."))
-
-
-def size_below(root: Path) -> int:
-    """Bytes of all files of a folder."""
-    return sum(size_bytes for _name, size_bytes, _changed in beneath.files_below(root, most=10**7))

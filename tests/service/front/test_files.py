@@ -20,6 +20,7 @@ from caudal.service import beneath
 from caudal.service.problems import Refused
 from caudal.service.ranges import Span, span_of
 from caudal.service.serving import Limits
+from caudal.service.uploads import Incoming
 from tests.service.front.conftest import QUIET, Front
 
 
@@ -259,6 +260,83 @@ def test_an_archive_that_is_odd_in_one_part_is_refused_as_a_whole(front: Front, 
     assert answer.status_code in (413, 415, 422), answer.text
     assert front.get(f"{path}/files").json()["items"] == []
     assert not list((front.home / "incoming").rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("there", "files"),
+    [
+        ("b", {"a.csv": b"1", "b/c.csv": b"1"}),
+        ("z.csv/y", {"a.csv": b"1", "z.csv": b"1"}),
+        ("", {"a.csv": b"1", "b.csv": b"1", "b.csv/c.csv": b"1"}),
+    ],
+    ids=["a file is in the way", "a folder is in the way", "file and folder"],
+)
+def test_an_archive_that_cannot_be_placed_leaves_nothing(
+    front: Front, there: str, files: dict[str, bytes]
+) -> None:
+    dataset = front.dataset()
+    path, folder = f"/datasets/{dataset['id']}", next((front.home / "uploads").iterdir())
+    if there:
+        (folder / there).parent.mkdir(exist_ok=True)
+        (folder / there).write_text("x")
+    answer = front.http.post(f"/api/v1{path}/archive", content=archive(files))
+    assert answer.status_code == (409 if there else 422), answer.text
+    assert [file["name"] for file in front.get(f"{path}/files").json()["items"]] == ([there] if there else [])
+
+
+def test_an_archive_is_held_to_the_room_that_is_left_and_to_the_disks(
+    make_front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = make_front(limits=Limits.model_validate({**QUIET.model_dump(), "dataset": 1000}))
+    path = f"/datasets/{front.dataset()['id']}"
+    assert front.put(f"{path}/files/a.csv", b"1,2\n" * 200).status_code == 201
+    sent = archive({"b.csv": b"1,2\n" * 60})
+    refused = front.http.post(f"/api/v1{path}/archive", content=sent)
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert "200 B are left" in refused.json()["detail"]
+    small = archive({"b.csv": b"1,2\n" * 50})
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: _Free())
+    monkeypatch.setattr("caudal.service.uploads.Incoming.refuse_size", lambda *_given, **_more: None)
+    assert front.http.post(f"/api/v1{path}/archive", content=small).status_code == 507
+    monkeypatch.undo()
+    assert front.http.post(f"/api/v1{path}/archive", content=small).status_code == 201
+
+
+def test_a_data_set_says_what_it_holds(front: Front, root: Path) -> None:
+    sent = front.dataset()
+    path = f"/datasets/{sent['id']}"
+    for content in (b"1,2\n", b"1,2\n3,4\n"):
+        front.put(f"{path}/files/a.csv", content)
+    front.http.post(f"/api/v1{path}/archive", content=archive({"b.csv": b"5", "c/a.png": png(8, 8)}))
+    found = front.get(path).json()
+    assert found["facts"] == {"files": 3, "kinds": {".csv": 2, ".png": 1}, "whole": True}
+    assert found["bytes"] == sum(file["bytes"] for file in front.get(f"{path}/files").json()["items"])
+    own = front.dataset("r", root="scenes", path="roofs")
+    assert (own["bytes"], own["facts"]["files"]) == (16, 2)  # its link is none of them
+
+
+def test_a_server_that_is_idle_for_long_keeps_its_folder_of_what_comes(
+    make_front: Callable[..., Front], tmp_path: Path
+) -> None:
+    folder = tmp_path / "home0" / "incoming"
+    front = make_front()
+    own = next(folder.iterdir())
+    (folder / "left").mkdir()
+    for one in folder.iterdir():
+        os.utime(one, (0, 0))
+    context = front.app.context
+    Incoming(folder, QUIET, context.sandbox, context.metrics).close()
+    assert list(folder.iterdir()) == [own]
+
+
+def test_a_project_that_is_deleted_takes_what_was_sent_with_it(front: Front, root: Path) -> None:
+    project = front.post("/projects", {"name": "p"}).json()["id"]
+    sent = front.dataset(project=project)
+    front.dataset("r", root="scenes", path="roofs", project=project)
+    front.put(f"/datasets/{sent['id']}/files/a.csv", b"a,b\n")
+    assert front.http.delete(f"/api/v1/projects/{project}").status_code == 204
+    assert not list((front.home / "uploads").iterdir())
+    assert (root / "roofs" / "a.csv").is_file()
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(

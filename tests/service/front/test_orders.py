@@ -62,12 +62,15 @@ def test_pictures_are_ordered_with_files_of_data_sets_alone(front: Front) -> Non
         "people": [face],
         "prompt": "a “man”\n--out=/",
     }
-    made = front.post("/jobs", order | {"lcm": True, "controls": {"canny": face}, "width": 64, "height": 64})
+    more = {"lcm": True, "lcm_adapter": face, "identity_end": 0.5, "face_region": True}
+    made = front.post("/jobs", order | more | {"controls": {"canny": face}, "width": 64, "height": 64})
     assert made.status_code == 201, made.text
     job = front.store.jobs.get(made.json()["id"])
     assert job.work.verb == "generate"
     assert (job.work.request.steps, job.work.request.scheduler, job.work.request.width) == (8, "lcm", 64)
+    assert (job.work.request.identity_end, job.work.request.face_region) == (0.5, True)
     assert job.work.people[0].endswith("roofs/a.csv")
+    assert (job.work.lcm or "").endswith("roofs/a.csv")
     assert job.work.words(Path("/run")) == ["/run"]
     for wrong in ({"prompt": "a\0b"}, {"width": 63, "height": 64}, {"people": []}, {"model": "/etc"}):
         assert front.post("/jobs", order | wrong).status_code == 422
@@ -182,3 +185,7 @@ def test_plans_and_jobs_are_told_the_folders_that_they_may_read(front: Front, ro
     assert "reads" not in made["work"]
     work = front.store.jobs.get(made["id"]).work
     assert work.reads == (str(root), str(front.app.context.roots.uploads))
+
+
+def test_packing_waits_for_no_gpu(front: Front) -> None:
+    assert front.store.jobs.get(front.job()["id"]).vram_bytes == 0

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
+from caudal.core.errors import DiskFull
+from caudal.core.files import disk_full
 from caudal.service.problems import Refused
 from caudal.service.remote import fetch, is_named, is_public
 from tests.service.front.conftest import Front
@@ -26,6 +28,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(200)
+        if self.path == "/large":
+            self.send_header("Content-Length", str(2**40))
         self.end_headers()
         self.wfile.write(b"a,b\n1,2\n")
 
@@ -44,7 +48,7 @@ def port() -> Iterator[int]:
     server.server_close()
 
 
-def get(url: str, target: Path, port: int, most: int = 1000, public: bool = True) -> int:
+def get(url: str, target: Path, port: int, most: int = 1000, public: bool = True, **more: Any) -> int:
     """`fetch`, where files.example is the server on loopback, and inner.example is what it says."""
     known = {"files.example": ["127.0.0.1"], "two.example": ["127.0.0.1"], "inner.example": ["10.0.0.1"]}
     return fetch(
@@ -55,6 +59,7 @@ def get(url: str, target: Path, port: int, most: int = 1000, public: bool = True
         resolve=lambda host, _port: known[host],
         public=lambda address: public and address == "127.0.0.1",
         ports=(port,),
+        **more,
     )
 
 
@@ -104,6 +109,25 @@ def test_a_host_whose_address_is_private_is_refused_and_redirects_end(port: int,
     with pytest.raises(Refused) as refused:
         get(f"http://files.example:{port}/a", tmp_path / "c", port, most=3)
     assert refused.value.status_code == 413
+
+
+def test_what_takes_too_long_or_has_no_room_is_not_fetched(port: int, tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        get(f"http://files.example:{port}/a", tmp_path / "a", port, seconds=-1.0)
+    assert (refused.value.status_code, refused.value.code) == (422, "remote")
+    with pytest.raises(Refused) as refused:
+        get(f"http://files.example:{port}/large", tmp_path / "b", port, most=2**30)
+    assert refused.value.status_code == 413
+    asked: list[int] = []
+
+    def room(count: int) -> None:
+        asked.append(count)
+        raise disk_full(Path("uploads"))
+
+    with pytest.raises(DiskFull):
+        get(f"http://files.example:{port}/large", tmp_path / "c", port, most=2**41, room=room)
+    assert asked == [2**40]
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize(

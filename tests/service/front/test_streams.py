@@ -49,6 +49,24 @@ def test_a_stream_of_a_job_that_goes_on_ends_after_its_time_and_can_be_taken_up(
     assert [event for _id, event, _data in parsed(text)] == ["job_state"]
 
 
+def test_events_in_pages_are_the_events_and_end(front: Front) -> None:
+    job = front.job()
+    front.post(f"/jobs/{job['id']}/cancel")
+    front.post(f"/jobs/{job['id']}/retry")
+    path, found, cursor = f"/jobs/{job['id']}/events", [], ""
+    for _page in range(4):
+        page = front.get(f"{path}?limit=1&cursor={cursor}").json()
+        found += [event["id"] for event in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert cursor is None
+    assert found == [event["id"] for event in front.get(path).json()["items"]]
+    assert len(found) == 3
+    assert [e["id"] for e in front.get(f"{path}?after={found[0]}").json()["items"]] == found[1:]
+    assert front.get(f"{path}?cursor=!").status_code == 422
+
+
 @pytest.mark.parametrize("header", ["x", "-1", "1.5", "١", "9" * 19, "1\n2"])
 def test_a_last_id_that_is_none_is_refused(header: str) -> None:
     with pytest.raises(Refused) as refused:

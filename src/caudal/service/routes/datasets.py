@@ -13,6 +13,7 @@ from caudal.service import beneath
 from caudal.service.asks import NewDataset, PathId, QueryId, QueryPlace
 from caudal.service.auth import Reads, Runs
 from caudal.service.context import Context, Here
+from caudal.service.filling import survey
 from caudal.service.ids import new_id
 from caudal.service.once import Key, do_once, once_of
 from caudal.service.pages import Cursor, Limit, Page, id_of, number_of, paged
@@ -93,7 +94,7 @@ def _create(here: Context, body: NewDataset) -> Dataset:
             _("Give root and path, or place alone, or none of them."),
         )
     path = here.roots.allowed(root, below)
-    return here.store.datasets.create(project, body.name, "root", str(path))
+    return here.store.datasets.create(project, body.name, "root", str(path), *survey(path))
 
 
 @router.get("/datasets/{dataset_id}", responses=documented(304, 404), operation_id="get_dataset")
@@ -109,13 +110,13 @@ def delete_dataset(here: Here, caller: Runs, dataset_id: PathId) -> None:
     """Forget it. Files that were sent are removed, those of a root are not touched."""
     dataset = here.store.datasets.get(dataset_id)
     here.store.datasets.delete(dataset_id)
-    if dataset.kind == "upload":
-        _forget(here, dataset)
+    forget_files(here, dataset)
 
 
-def _forget(here: Context, dataset: Dataset) -> None:
+def forget_files(here: Context, dataset: Dataset) -> None:
+    """Remove what was sent; nothing of a root."""
     path = Path(dataset.path)
-    if path.parent == here.roots.uploads:
+    if dataset.kind == "upload" and path.parent == here.roots.uploads:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from caudal.core.messages import _
@@ -13,7 +13,7 @@ from caudal.service import sse
 from caudal.service.asks import PathId
 from caudal.service.auth import Reads
 from caudal.service.context import Context, Here
-from caudal.service.pages import Page, cursor_of
+from caudal.service.pages import Cursor, Page, number_of, paged
 from caudal.service.problems import Refused, documented
 from caudal.service.views import EventView
 
@@ -39,17 +39,20 @@ _STREAM = {
 
 @router.get("/jobs/{job_id}/events", responses=documented(304, 404), operation_id="list_events")
 def list_events(
+    request: Request,
+    response: Response,
     here: Here,
     caller: Reads,
     job_id: PathId,
     after: After = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
+    cursor: Cursor = "",
 ) -> Page[EventView]:
-    """What happened after an event. Ask again with the last id that you have."""
+    """What happened after an event: go on with `cursor`, or ask again with the last id that you have."""
     here.store.jobs.get(job_id)
-    found = here.store.events.after(after, job_id, limit)
+    found = here.store.events.after(max(after, number_of(cursor) or 0), job_id, limit)
     items = [EventView.of(event, here.roots.veil) for event in found]
-    return Page(items=items, next=cursor_of(found[-1].id) if len(found) == limit else None)
+    return paged(request, response, items, limit, found[-1].id if found else None)
 
 
 @router.get(

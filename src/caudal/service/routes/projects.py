@@ -10,6 +10,7 @@ from caudal.service.context import Here
 from caudal.service.once import Key, do_once, once_of
 from caudal.service.pages import Cursor, Limit, Page, id_of, paged
 from caudal.service.problems import documented
+from caudal.service.routes.datasets import forget_files
 from caudal.service.views import ProjectView
 
 router = APIRouter(prefix="/projects", tags=["projects"])
@@ -58,5 +59,6 @@ def rename_project(here: Here, caller: Runs, project_id: PathId, body: NewProjec
     "/{project_id}", status_code=204, responses=documented(404, 409), operation_id="delete_project"
 )
 def delete_project(here: Here, caller: Runs, project_id: PathId) -> None:
-    """Forget a project that has no jobs. Files in roots are not touched."""
-    here.store.projects.delete(project_id)
+    """Forget a project that has no jobs. Files that were sent are removed, those in roots are not touched."""
+    for dataset in here.store.projects.delete(project_id):
+        forget_files(here, dataset)

@@ -19,7 +19,7 @@ from caudal.service.context import Context, Here
 from caudal.service.problems import Refused, documented
 from caudal.service.records import Dataset
 from caudal.service.remote import fetch
-from caudal.service.uploads import clean_name, place, size_below
+from caudal.service.uploads import clean_name
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["uploads"])
 FilePart = Annotated[str, PathPart(max_length=900, description="Its name in the data set, like images/a.tif")]
@@ -60,8 +60,7 @@ def _takes(here: Context, dataset_id: str) -> Dataset:
 
 
 def _room(here: Context, dataset: Dataset) -> int:
-    left = int(here.serving.limits.dataset) - size_below(Path(dataset.path))
-    return max(0, min(left, int(here.serving.limits.upload)))
+    return min(here.filling.room(dataset), int(here.serving.limits.upload))
 
 
 def _announced(request: Request) -> int | None:
@@ -101,7 +100,7 @@ async def put_file(
 def _settle(here: Context, path: Path, dataset: Dataset, name: str) -> tuple[dict[str, Any], int, bool]:
     facts = here.incoming.examine(path)
     size_bytes = path.stat().st_size
-    return facts, size_bytes, place(path, Path(dataset.path), name)
+    return facts, size_bytes, here.filling.fill(dataset, {name: path}) == 1
 
 
 @router.post(
@@ -120,7 +119,7 @@ def _settle(here: Context, path: Path, dataset: Dataset, name: str) -> tuple[dic
 async def post_archive(request: Request, here: Here, caller: Runs, dataset_id: PathId) -> UnpackedView:
     """Send a zip archive, as the body of the request. All of it is taken, or nothing."""
     dataset = await run_sync(_takes, here, dataset_id)
-    most = await run_sync(_room, here, dataset)
+    most = int(here.serving.limits.upload)
     path = await here.incoming.receive(request.stream(), ".zip", most, _announced(request))
     try:
         names = await run_sync(_unpack, here, path, dataset, limiter=here.heavy)
@@ -132,9 +131,9 @@ async def post_archive(request: Request, here: Here, caller: Runs, dataset_id: P
 def _unpack(here: Context, archive: Path, dataset: Dataset) -> list[str]:
     folder = here.incoming.new("")
     try:
-        names = unpack(archive, folder, here.serving.limits, here.incoming.examine)
-        for name in names:
-            place(folder / name, Path(dataset.path), name)
+        room = here.filling.room(dataset)
+        names = unpack(archive, folder, here.serving.limits, room, here.incoming.examine)
+        here.filling.fill(dataset, {name: folder / name for name in names})
         return names
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -153,7 +152,15 @@ def _fetch(here: Context, dataset_id: str, body: FetchFile) -> SentView:
     dataset = _takes(here, dataset_id)
     path = here.incoming.new(PurePosixPath(body.name).suffix.lower())
     try:
-        fetch(body.url, path, here.serving.remote_hosts, _room(here, dataset))
+        most = _room(here, dataset)
+        fetch(
+            body.url,
+            path,
+            here.serving.remote_hosts,
+            most,
+            seconds=here.serving.limits.fetch_seconds,
+            room=lambda count: here.incoming.refuse_size(count, most),
+        )
         facts, size_bytes, _new = _settle(here, path, dataset, body.name)
     finally:
         path.unlink(missing_ok=True)

@@ -61,7 +61,7 @@ class Jobs:
             job_id, now = job_id or new_id(), time.time()
             budget = work.ram
             vram = getattr(work, "vram", None)
-            on_cpu = getattr(work, "device", None) == "cpu"
+            on_cpu = getattr(work, "device", None) == "cpu" or work.verb == "pack"
             values: dict[str, Any] = {
                 "id": job_id, "number": rows.count(connection, "jobs"), "version": 1,
                 "project_id": project_id, "name": name, "verb": work.verb,

@@ -8,7 +8,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from caudal.core.messages import _
 from caudal.service.ends import Ending, Step
 from caudal.service.ids import new_id
 from caudal.service.records import Job
@@ -72,10 +71,3 @@ def _end_run(connection: sa.Connection, job: Job, now: float) -> None:
             "created": now,
         }  # fmt: skip
         connection.execute(sa.insert(t.models).values(**values))
-
-
-def nothing_fits(needed: str, most: str) -> str:
-    """What is said of a job that is too large for every machine."""
-    return _("It needs {needed}, and the largest machine has {most} for jobs.").format(
-        needed=needed, most=most
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import time
 from typing import Any
 
@@ -69,8 +70,8 @@ class Projects:
             raise _taken(name) from None
         return self.get(project_id)
 
-    def delete(self, project_id: str) -> None:
-        """Forget a project without jobs, and its data sets; nobody's files are touched.
+    def delete(self, project_id: str) -> builtins.list[Dataset]:
+        """Forget a project without jobs, and its data sets, which are given; their files are not touched.
 
         Raises:
             NotFound: there is no such project.
@@ -81,9 +82,12 @@ class Projects:
                 sa.select(t.jobs.c.id).where(t.jobs.c.project_id == project_id).limit(1)
             ).first():
                 raise Conflict(_("The project has jobs."), _("What jobs did is kept with their project."))
-            connection.execute(sa.delete(t.datasets).where(t.datasets.c.project_id == project_id))
+            own = t.datasets.c.project_id == project_id
+            gone = rows.many(connection, sa.select(t.datasets).where(own), Dataset)
+            connection.execute(sa.delete(t.datasets).where(own))
             if connection.execute(sa.delete(t.projects).where(t.projects.c.id == project_id)).rowcount != 1:
                 raise rows.missing(project_id)
+            return gone
 
 
 class Datasets:
@@ -142,6 +146,17 @@ class Datasets:
             query = query.where(t.datasets.c.path == path)
         with self._database.reading() as connection:
             return rows.many(connection, query, Dataset)
+
+    def note(self, dataset_id: str, bytes: int, facts: dict[str, Any]) -> Dataset:
+        """What it holds now.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        where = t.datasets.c.id == dataset_id
+        with self._database.writing() as connection:
+            connection.execute(sa.update(t.datasets).where(where).values(bytes=bytes, facts=facts))
+            return rows.one(connection, sa.select(t.datasets).where(where), Dataset, dataset_id)
 
     def delete(self, dataset_id: str) -> None:
         """Forget a data set; its files are not touched.
