@@ -10,25 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from caudal.core.errors import UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.sample_values import field_of
-from caudal.inference.explain.places import Places, explain_places
-from caudal.models.ragged import Graphs, Sequences
-from caudal.runs.report.steps_and_nodes import ExplainedRows, write_steps_and_nodes
+from caudal.runs.explained_rows import ExplainedRows
+from caudal.runs.report.steps_and_nodes import write_steps_and_nodes
 from caudal.runs.telling import Telling
+from caudal.runs.work.explained import explain_sample, name_of
 from caudal.runs.work.set_model import SetModel
 from caudal.runs.work.set_scores import task_truth
 from caudal.runs.work.set_stream import scoring_batches
 from caudal.runs.work.told_classes import Strangers
-
-PLACED = ("sequence", "graph")
-"""Tasks whose samples have places to explain."""
 
 
 def check_page(page: Path) -> None:
@@ -83,9 +77,8 @@ def explain_rows(
         for batch in stream:
             strangers.look(batch)
             sample, truth = prepare(batch, slice(0, 1))
-            file, within = opened.samples.where(int(batch.samples[0]))
-            name = f"{Path(opened.samples.columns.names[file]).name} · {within}"
-            items.append(_explained(model, sample, name, target, task_truth(truth) if known else None))
+            name, said = name_of(opened, int(batch.samples[0])), task_truth(truth) if known else None
+            items.append(explain_sample(model.model, model.task, model.sought, sample, name, target, said))
             told.part(len(items), len(chosen))
     if page.suffix == ".csv":
         write_whole(page, lambda part: _write_table(part, items))
@@ -108,54 +101,6 @@ def explain_rows(
             *model.warnings,
             *strangers.warnings(),
         ],
-    )
-
-
-def _explained(
-    model: SetModel, sample: Sequences | Graphs, name: str, target: str | None, truth: Any
-) -> ExplainedRows:
-    sought = model.sought
-    with torch.no_grad():
-        output = model.model(sample)
-        said = model.task.probabilities(output)[0].tolist()
-    probabilities = [1 - said[0], said[0]] if sought.kind == "binary" else said
-    if target is not None and target not in sought.names:
-        raise UsageError(
-            _("There is no class “{name}”.").format(name=target),
-            _("Use one of: {names}.").format(names=", ".join(sought.names)),
-        )
-    chosen = sought.names.index(target) if target is not None else int(np.argmax(np.abs(probabilities)))
-    column = 0 if sought.kind == "binary" else chosen
-    sign = -1.0 if sought.kind == "binary" and chosen == 0 else 1.0
-    found = explain_places(model.model, sample, lambda scores: sign * scores[:, column].float())
-    return _record(model, sample, name, sought.names[chosen], probabilities[chosen], found, truth)
-
-
-def _record(
-    model: SetModel,
-    sample: Sequences | Graphs,
-    name: str,
-    target: str,
-    probability: float,
-    found: Places,
-    truth: Any,
-) -> ExplainedRows:
-    features = sample.x_BTF[0] if isinstance(sample, Sequences) else sample.x_NF
-    edges = None if isinstance(sample, Sequences) else sample.edges_2E.T.cpu().numpy()
-    said = None
-    if truth is not None and model.sought.kind in ("binary", "multiclass") and int(truth[0]) >= 0:
-        said = model.sought.names[int(truth[0])]
-    return ExplainedRows(
-        name=name,
-        target=target,
-        probability=probability,
-        features=features.double().cpu().numpy(),
-        values=found.steps_or_nodes,
-        edges=edges,
-        missed=found.missed,
-        fall=found.fall,
-        fall_by_chance=found.fall_by_chance,
-        truth=said,
     )
 
 

@@ -69,6 +69,18 @@ def test_sequences_and_graphs_are_shown_the_same_way(tmp_path: Path, kind: Any) 
     assert counts == expected.tolist()
     assert all(abs(sum(share for _c, share in row) - 1) < 1e-9 for _n, row in page.confusion.rows)
     assert [chart.title[:5] for chart in page.charts] == ["Found", "What "]
+    assert [(name, samples) for name, _figures, samples in page.by_class] == [
+        (name, str(int((truth == k).sum()))) for k, name in enumerate("xyz"[:classes])
+    ]
+
+
+def test_labels_are_shown_with_their_figures(tmp_path: Path) -> None:
+    scorer: Any = scorer_of(Target(kind="multilabel", names=("a", "b")))
+    truth = np.random.default_rng(0).integers(0, 2, (60, 2))
+    scorer.add(truth * 0.6 + 0.2, truth)
+    page = shown(tmp_path, scorer.tables())
+    assert [name for name, _figures, _samples in page.by_class] == ["a", "b"]
+    assert page.by_class[0][1] == ["1.000"] * 4
 
 
 def test_numbers_have_no_curves(tmp_path: Path) -> None:

@@ -73,7 +73,9 @@ def chosen_and_said(parts: dict[str, int], tmp_path: Path) -> tuple[dict[str, An
     np.savez(tmp_path / "parts.npz", **arrays)
     made = asked("sequence", tmp_path / "parts.npz")
     work = Sets.open(made)
-    plan = SimpleNamespace(spec=made, device="cpu", probe=SimpleNamespace(scoring=0))
+    plan = SimpleNamespace(
+        spec=made, device="cpu", probe=SimpleNamespace(scoring=0), point=SimpleNamespace(recompute=0)
+    )
     folder = RunFolder(tmp_path)
     course = work.start(cast(Any, plan), folder, False, Events())
     model = course.make_model()

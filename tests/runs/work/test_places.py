@@ -11,6 +11,7 @@ import pytest
 
 import caudal
 from caudal.core.errors import UsageError
+from caudal.runs.explained_rows import kept
 from caudal.runs.report.steps_and_nodes import layout
 from caudal.runs.spec import RunSpec
 
@@ -56,6 +57,18 @@ def test_the_steps_that_make_a_class_are_found(steps: Path, tmp_path: Path) -> N
     assert 'class="curve fourth"' in text
 
 
+def test_the_report_says_what_spoke_for_some_that_were_scored(steps: Path) -> None:
+    items = kept(steps / "run")
+    assert len(items) == 3
+    assert all(item.values.shape == (40,) for item in items)
+    assert all(item.features.shape == (40, 1) for item in items)
+    text = (steps / "run" / "report.html").read_text()
+    assert "What spoke for it" in text
+    assert all(item.name in text for item in items)
+    assert text.count('class="curve fourth"') == 3
+    assert "caudal explain" in text
+
+
 def test_what_cannot_be_explained_is_a_sentence(steps: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no class"):
         caudal.explain(steps / "run", steps / "bumps.npz", out=tmp_path / "a.html", target="9", ram="1GiB")
@@ -81,6 +94,7 @@ def test_the_node_that_makes_a_class_is_found_and_drawn(tmp_path: Path) -> None:
     }
     spec["model"] = {"name": "graph_conv", "config": {"width": 8, "layers": 1}}
     caudal.train(RunSpec.make(spec), out=tmp_path / "run", ram="1GiB")
+    assert 'class="graph"' in (tmp_path / "run" / "report.html").read_text()
     out = tmp_path / "why.csv"
     caudal.explain(tmp_path / "run", tmp_path / "rings.jsonl", out=out, target="1", most=4, ram="1GiB")
     with out.open() as file:

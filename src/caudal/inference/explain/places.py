@@ -48,15 +48,24 @@ class Places:
     fall_by_chance: float
 
 
-def explain_places(model: nn.Module, sample: Sequences | Graphs, score: Score, seed: int = 0) -> Places:
-    """Which places of one sample spoke for `score`; `model` is in evaluation mode."""
+def explain_places(
+    model: nn.Module,
+    sample: Sequences | Graphs,
+    score: Score,
+    seed: int = 0,
+    steps: tuple[int, ...] = STEPS,
+) -> Places:
+    """Which places of one sample spoke for `score`; `model` is in evaluation mode.
+
+    `steps` are tried one after the other until little is missed.
+    """
     assert not model.training
     x, attr = _features(sample)
     with torch.no_grad():
         whole = float(score(model(sample)))
         empty = float(score(model(_with(sample, x * 0, None if attr is None else attr * 0))))
-    for steps in STEPS:
-        values, edges = _integrated(model, sample, score, steps)
+    for count in steps:
+        values, edges = _integrated(model, sample, score, count)
         missed = abs(values.sum() + edges.sum() - (whole - empty)) / max(abs(whole - empty), 1e-6)
         if missed < _ENOUGH:
             break

@@ -47,7 +47,7 @@ class HeldOut:
     @property
     def there(self) -> bool:
         """Whether there is anything to show."""
-        return bool(self.confusion or self.charts or self.groups or self.shortcuts)
+        return bool(self.confusion or self.charts or self.by_class or self.groups or self.shortcuts)
 
 
 def held_out(folder: RunFolder) -> HeldOut:
@@ -141,9 +141,15 @@ def _square(about: str, lines: list[Line]) -> Chart:
 
 def _by_class(tables: dict[str, Any]) -> list[tuple[str, list[str], str]]:
     """Name, figures in the order of `CLASS_FIGURES`, samples."""
+    # Beside counts alone, `classes` are names.
+    rows = tables.get("by_class") or [row for row in tables.get("classes") or [] if isinstance(row, dict)]
     return [
-        (str(row["class"]), [axes.figure(row[key]) for key in CLASS_FIGURES], axes.grouped(row["samples"]))
-        for row in tables.get("by_class") or []
+        (
+            str(row["class"]),
+            [axes.figure(row[key]) for key in CLASS_FIGURES],
+            axes.grouped(row["samples"] if "samples" in row else row["support"]),
+        )
+        for row in rows
     ]
 
 

@@ -15,6 +15,7 @@ from caudal import __version__
 from caudal.core.messages import _, language
 from caudal.core.units import Bytes
 from caudal.data.locations import relocated
+from caudal.runs.explained_rows import kept
 from caudal.runs.facts import SetFacts
 from caudal.runs.report import axes, paint
 from caudal.runs.report.curves import curves
@@ -23,6 +24,7 @@ from caudal.runs.report.examples import draw_examples
 from caudal.runs.report.held_out import CLASS_FIGURES, HeldOut, held_out
 from caudal.runs.report.odd_examples import draw_odd_examples
 from caudal.runs.report.promise import POOLS, pool_page, promises
+from caudal.runs.report.steps_and_nodes import shown
 from caudal.runs.report.story import Story
 from caudal.runs.report.words import is_count, metric_name, outcome_word
 from caudal.runs.work.normal_choice import AUTO
@@ -60,6 +62,7 @@ def render(story: Story) -> str:
         charts=curves(story),
         of_samples=of_samples,
         held_out=seen,
+        explained=[shown(item) for item in kept(story.folder.path)],
         scalars=_scalars(story, seen),
         classes=_classes(story, seen),
         examples=[_shown(number, example) for number, example in enumerate(examples, 1)],
@@ -155,6 +158,12 @@ def _model_name(story: Story) -> str:
         return named
     taken = story.folder.read_json(card)["architecture"]
     return _("{model} (chosen by the data at hand)").format(model=taken)
+
+
+def _is_of_rows(story: Story) -> bool:
+    """Whether the model says something of every step or node, which is not explained."""
+    card = story.folder.model / "model.json"
+    return card.is_file() and bool(story.folder.read_json(card)["classes"].get("per_row"))
 
 
 def _final(story: Story) -> dict[str, float | None]:
@@ -271,6 +280,10 @@ def _uses(story: Story, run: str, data: str) -> list[tuple[str, str]]:
         ]
         if story.spec.task == "classification":
             rows.append((_("See what speaks for a class"), f"caudal explain {run} IMAGE.jpg -o WHY.html"))
+        elif not _is_of_rows(story):
+            rows.append(
+                (_("See which steps or nodes speak for it"), f"caudal explain {run} DATA -o WHY.html")
+            )
         return rows
     score = (
         _("Score images that were judged")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,39 +16,17 @@ from markupsafe import Markup
 from caudal import __version__
 from caudal.core.files import write_whole
 from caudal.core.messages import _, language
+from caudal.runs.explained_rows import ExplainedRows, Values
 from caudal.runs.report import axes
 from caudal.runs.report.charts import Chart, Line, draw
 from caudal.runs.report.curves import Figure
 
-Values = npt.NDArray[np.float64]
-
-_MOST_CURVES = 3
 _MOST_DRAWN = 150  # nodes; of more nothing can be seen
 _ROWS = 8
 _STYLES = ("main", "second", "third")
 _SIDE = 420
 _ROUNDS = 120
 _MARGIN = 1.05  # a tenth of the places has to matter this much more than places by chance
-
-
-@dataclass(frozen=True)
-class ExplainedRows:
-    """A sample: its `features` (places, F) as the model took them, and what each place gave to the score.
-
-    `edges` (E, 2) are pairs of nodes, `None` for a sequence. `probability` is of the class `target`, or what
-    was predicted of a number of that name.
-    """
-
-    name: str
-    target: str
-    probability: float
-    features: Values
-    values: Values
-    edges: npt.NDArray[np.int64] | None
-    missed: float
-    fall: float
-    fall_by_chance: float
-    truth: str | None = None
 
 
 def write_steps_and_nodes(out: Path, items: Sequence[ExplainedRows], *, title: str) -> None:
@@ -71,13 +48,14 @@ def write_steps_and_nodes(out: Path, items: Sequence[ExplainedRows], *, title: s
         version=__version__,
         written=time.strftime("%Y-%m-%d %H:%M"),
         title=title,
-        items=[_shown(item) for item in items],
+        items=[shown(item) for item in items],
         graphs=any(item.edges is not None for item in items),
     )
     write_whole(out, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def _shown(item: ExplainedRows) -> dict[str, Any]:
+def shown(item: ExplainedRows) -> dict[str, Any]:
+    """What the part of a page says of a sample."""
     order = np.argsort(-np.abs(item.values), kind="stable")[:_ROWS]
     matters = item.fall > _MARGIN * max(item.fall_by_chance, 0.0)
     return {
@@ -92,16 +70,17 @@ def _shown(item: ExplainedRows) -> dict[str, Any]:
         "fall": f"{item.fall:.3g}",
         "by_chance": f"{item.fall_by_chance:.3g}",
         "matters": matters,
+        "of": _("step") if item.edges is None else _("node"),
     }
 
 
 def _curves(item: ExplainedRows) -> list[Figure]:
     """The sequence itself, and below it what each step gave."""
     steps = np.arange(len(item.values), dtype=np.float64)
-    wide = np.nan_to_num(item.features)
-    some = np.argsort(-wide.std(0), kind="stable")[:_MOST_CURVES].tolist()
+    drawn = item.drawn()
     chosen = [
-        (style, f"{column}", item.features[:, column]) for style, column in zip(_STYLES, some, strict=False)
+        (style, f"{number}", y)
+        for style, number, y in zip(_STYLES, drawn.columns, drawn.features.T, strict=False)
     ]
     legend = [(style, _("feature {number}").format(number=name)) for style, name, _y in chosen]
     lines = [Line(steps, np.asarray(y, np.float64), style) for style, _name, y in chosen]

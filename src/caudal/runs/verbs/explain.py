@@ -101,7 +101,7 @@ def _of_places(folder: Path, device: str) -> Any:
     """The model, if it is one of sequences or graphs."""
     if not is_of_samples(folder):
         return None
-    from caudal.runs.steps_and_nodes import PLACED
+    from caudal.runs.work.explained import PLACED
     from caudal.runs.work.set_model import SetModel
 
     model = SetModel.load(folder, device)

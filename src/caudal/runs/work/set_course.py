@@ -22,10 +22,13 @@ from caudal.data.sample_split import SampleSplit
 from caudal.data.steps import Rank
 from caudal.models import weights
 from caudal.runs import assemble
+from caudal.runs.explained_rows import keep
 from caudal.runs.folder import RunFolder
 from caudal.runs.plan import TrainPlan
 from caudal.runs.spec import RunSpec
+from caudal.runs.work.explained import PLACED, explain_some
 from caudal.runs.work.kind import Inputs, Kind, Statistics
+from caudal.runs.work.one_graph_kind import of_one_graph
 from caudal.runs.work.open_samples import Opened
 from caudal.runs.work.set_scores import predictions, score_each, shown_groups
 from caudal.runs.work.set_stream import training_batches
@@ -164,7 +167,28 @@ class SetCourse:
         scorer = self._scored(model, precision, self._split.test)
         tables = json.dumps({**scorer.tables(), **self._beside}, ensure_ascii=False)
         write_whole(folder / "tables.json", lambda part: part.write_text(tables + "\n", encoding="utf-8"))
-        return scorer.result(), scorer.warnings()
+        return scorer.result(), [*scorer.warnings(), *self._explain(model, folder)]
+
+    def _explain(self, model: nn.Module, folder: Path) -> list[str]:
+        """Leave for the report what spoke for the scores of a few samples; gives what must be said of it."""
+        of_places = self._spec.task in PLACED and not of_one_graph(self._inputs)
+        if not of_places or self._sought.per_row or self._plan.point.recompute:
+            return []  # with recomputing, a step that keeps everything is what does not fit
+        try:
+            items = explain_some(
+                model.eval(),
+                self.task,
+                self._sought,
+                self._prepare(training=False),
+                self._opened,
+                self._inputs,
+                self._split.test,
+                self._threads,
+            )
+        except RuntimeError as error:  # a trained model is worth more than a part of a page
+            return [_("No sample could be explained for the report: {why}").format(why=error)]
+        keep(folder, items)
+        return []
 
     def _scored(self, model: nn.Module, precision: Precision, members: Ints) -> Any:
         scorer = self.task.scorer()
