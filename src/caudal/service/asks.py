@@ -183,7 +183,8 @@ class GenerateJob(_NewJob):
     """Make pictures of people from their faces and a prompt. Needs the extra `generation`.
 
     `model` is the folder of an SDXL model, `people` a picture of a face for each of them; `controls` are the
-    folders of further ControlNets by kind, `control_pictures` what they are shown.
+    folders of further ControlNets by kind, `control_pictures` what they are shown. `lcm_adapter` is merged
+    into the model for few steps. The result tells the notice of consent and the licence of each part.
     """
 
     verb: Literal["generate"]
@@ -201,6 +202,8 @@ class GenerateJob(_NewJob):
     batch: Annotated[int, Field(ge=1, le=64)] = 1
     identity_strength: Annotated[float, Field(ge=0, le=1.5)] = 0.8
     adapter_strength: Annotated[float, Field(ge=0, le=1.5)] = 0.8
+    identity_end: Annotated[float, Field(gt=0, le=1)] = 1.0
+    face_region: bool = False
     scheduler: Scheduler = "default"
     precision: Precision = "auto"
     lcm: bool = False
@@ -208,6 +211,7 @@ class GenerateJob(_NewJob):
     pose: Data | None = None
     identity: Data | None = None
     adapter: Data | None = None
+    lcm_adapter: Data | None = None
     faces: Data | None = None
     controls: Annotated[dict[Kind, Data], Field(max_length=8)] = {}
     control_pictures: Annotated[dict[Kind, Data], Field(max_length=8)] = {}

@@ -23,7 +23,7 @@ from caudal.service.work import WORK_VARIABLE, GenerateWork
 
 if TYPE_CHECKING:
     from caudal.runs.generation.plan import GenerationPlan
-    from caudal.runs.result import Result
+    from caudal.runs.generation.studio import Studio
 
 FAILED, INTERRUPTED = 1, 5
 
@@ -37,30 +37,37 @@ class PictureStep(Event):
     total: int
 
 
-def make(work: GenerateWork, run: Path, tell: JsonLines, stop: threading.Event) -> Result:
+def make(work: GenerateWork, run: Path, tell: JsonLines, stop: threading.Event) -> dict[str, Any]:
     """Write the pictures into `run/pictures`, under their seeds; the plan beside it once it is made.
+
+    Returns the verb's result with what stands beside every picture of a person: `notice`, `caveat`, and the
+    licence of each part as `licences`.
 
     Raises:
         CaudalError: as the verb; `BadModel` for an adapter that is a pickle, too.
     """
+    from caudal.runs.generation.notices import caveat, consent, licences
     from caudal.runs.generation.studio import open_model
     from caudal.runs.verbs.generate import generate
 
-    opened = open_model(work.model, work.identity, work.adapter, work.faces, work.controls)
-    if opened.adapter is not None and opened.adapter.suffix != ".safetensors":
-        raise BadModel(
-            _("{name} is a pickle, which could run code.").format(name=opened.adapter.name),
-            _("Convert it once with `caudal convert`."),
-        )
+    opened = open_model(work.model, work.identity, work.adapter, work.faces, work.controls, work.lcm)
+    for file in (opened.adapter, opened.lcm):
+        if file is not None and file.suffix != ".safetensors":
+            raise BadModel(
+                _("{name} is a pickle, which could run code.").format(name=file.name),
+                _("Convert it once with `caudal convert`."),
+            )
+    beside: dict[str, Any] = {"notice": consent(), "caveat": caveat()}
 
-    def planned(plan: GenerationPlan, _studio: object) -> None:
+    def planned(plan: GenerationPlan, studio: Studio) -> None:
+        beside["licences"] = licences(studio.model, studio.engine.name, studio.engine.licence)
         write_whole(run / "plan.json", lambda part: part.write_text(plan.model_dump_json(), encoding="utf-8"))
         budget, predicted = plan.memory.budget_bytes(), plan.memory.predicted_bytes()
         tell(RunStarted("generation", plan.device, 0, plan.steps, predicted, budget, "generate"))
         for text in plan.warnings:
             tell(Warned(text))
 
-    return generate(
+    result = generate(
         work.request,
         model=work.model,
         people=work.people,
@@ -72,6 +79,7 @@ def make(work: GenerateWork, run: Path, tell: JsonLines, stop: threading.Event) 
         engine=work.engine,
         controls=work.controls,
         control_pictures=work.control_pictures,
+        lcm=work.lcm,
         ram=work.ram,
         vram=work.vram,
         device=work.device or "auto",
@@ -82,6 +90,7 @@ def make(work: GenerateWork, run: Path, tell: JsonLines, stop: threading.Event) 
         tick=lambda done, total: tell(PictureStep(done, total)),
         stop=stop,
     )
+    return result.model_dump(mode="json", exclude_none=True) | beside
 
 
 def main() -> int:
@@ -99,20 +108,19 @@ def main() -> int:
         signal.signal(number, ask)
     tell = JsonLines(run / "events.jsonl")
     try:
-        result = make(work, run, tell, stop)
+        told = make(work, run, tell, stop)
     except CaudalError as error:
         tell(RunEnded("failed", 0.0, None, None, {}, {}, error.message, error.code))
         _say({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
         return INTERRUPTED if error.code == "interrupted" else FAILED
-    told = result.model_dump(mode="json", exclude_none=True)
     tell(
         RunEnded(
             "succeeded",
-            result.seconds or 0.0,
-            result.samples_per_second,
+            told["seconds"],
+            told["samples_per_second"],
             None,
-            result.peak_bytes or {},
-            result.metrics or {},
+            told["peak_bytes"],
+            told["metrics"],
         )
     )
     _say(told)

@@ -252,6 +252,7 @@ class Orders:
             faces=self._maybe(asked.faces),
             controls={kind: str(self.path(one)) for kind, one in asked.controls.items()},
             control_pictures={kind: str(self.path(one)) for kind, one in asked.control_pictures.items()},
+            lcm=self._maybe(asked.lcm_adapter),
             watermark=asked.watermark,
             metadata=asked.metadata,
             exact=asked.exact,

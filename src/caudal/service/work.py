@@ -191,6 +191,7 @@ class GenerateWork(_Work):
     faces: str | None = None
     controls: dict[str, str] = Field(default_factory=dict)
     control_pictures: dict[str, str] = Field(default_factory=dict)
+    lcm: str | None = None
     watermark: bool = True
     metadata: bool = True
     exact: bool = False

@@ -62,6 +62,10 @@ def test_pictures_are_made_in_told_steps_and_long_ones_are_cancelled_between_the
     ended = house.ends(short, 60.0)
     assert (ended.state, ended.error) == ("succeeded", None)
     assert steps(house, short) == [(n, 4) for n in range(1, 5)]
+    told = ended.result
+    assert told is not None
+    assert "consent" in told["notice"]
+    assert set(told["licences"]) == {"model", "identity", "adapter", "faces (stand_in)"}
     run = house.settings.run_folder(short.id)
     assert sorted(path.name for path in (run / "pictures").iterdir()) == ["5.png", "6.png"]
     predicted = json.loads((run / "plan.json").read_text())
@@ -72,7 +76,8 @@ def test_pictures_are_made_in_told_steps_and_long_ones_are_cancelled_between_the
     )  # a prompt is in no log
 
 
-def test_a_pickled_adapter_is_not_opened(tmp_path: Path, files: dict[str, object]) -> None:
+@pytest.mark.parametrize("which", ["adapter", "lcm"])
+def test_a_pickled_adapter_is_not_opened(tmp_path: Path, files: dict[str, object], which: str) -> None:
     import threading
 
     from caudal.core.errors import BadModel
@@ -81,8 +86,6 @@ def test_a_pickled_adapter_is_not_opened(tmp_path: Path, files: dict[str, object
 
     evil = tmp_path / "evil.bin"
     evil.write_bytes(b"\x80\x04.")
-    work = GenerateWork.model_validate(
-        {"request": GenerationRequest(prompt=""), "adapter": str(evil)} | files
-    )
+    work = GenerateWork.model_validate({"request": GenerationRequest(prompt=""), which: str(evil)} | files)
     with pytest.raises(BadModel, match="pickle"):
         make(work, tmp_path, JsonLines(tmp_path / "events.jsonl"), threading.Event())
