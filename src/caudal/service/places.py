@@ -5,6 +5,7 @@ A table of prefixes, read in any direction; and the names under which a server's
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -85,7 +86,10 @@ class Veil:
     """Shows the names of roots instead of where they are: `/srv/scenes/a.tif` is `scenes:a.tif`."""
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
-        named = sorted(((str(path), name) for name, path in folders.items()), key=lambda row: -len(row[0]))
+        plain = {str(path): name for name, path in folders.items()}
+        # As JSON has them, too.
+        escaped = {json.dumps(path)[1:-1]: name for path, name in plain.items()}
+        named = sorted((escaped | plain).items(), key=lambda row: -len(row[0]))
         self._names = dict(named)
         either = "|".join(re.escape(path) for path, _name in named)
         self._pattern = re.compile(rf"({either})(/|(?![\w.-]))") if named else None

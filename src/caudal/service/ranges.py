@@ -59,15 +59,23 @@ def span_of(asked: str, size_bytes: int) -> Span | None:
 
 
 def file_answer(
-    request: Request, handle: int, media_type: str, name: str = "", size_bytes: int | None = None
+    request: Request,
+    handle: int,
+    media_type: str,
+    name: str = "",
+    size_bytes: int | None = None,
+    about: os.stat_result | None = None,
 ) -> Response:
     """What an open file holds; closes it. `size_bytes` bounds what is given of a file that still grows.
+
+    `about` is that of the file which this one was made of: as long as it is the same, so is this.
 
     Raises:
         Refused: 416.
     """
-    about = os.fstat(handle)
-    size = about.st_size if size_bytes is None else min(size_bytes, about.st_size)
+    own = os.fstat(handle)
+    about = about or own
+    size = own.st_size if size_bytes is None else min(size_bytes, own.st_size)
     tag = f'"{about.st_mtime_ns:x}-{size:x}-{about.st_ino:x}"'
     headers = {
         "etag": tag,

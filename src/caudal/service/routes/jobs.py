@@ -18,10 +18,10 @@ from caudal.service.ids import new_id
 from caudal.service.once import REPLAYED, Key, once_of
 from caudal.service.pages import Cursor, Limit, Page, number_of, paged
 from caudal.service.problems import Refused, documented
-from caudal.service.ranges import file_answer
 from caudal.service.records import Job, Once
-from caudal.service.states import State
+from caudal.service.states import ENDED, State
 from caudal.service.summary import StatusView
+from caudal.service.veiled import text_answer
 from caudal.service.views import AttemptView, JobView
 from caudal.service.work import Verb
 
@@ -186,7 +186,7 @@ def list_statuses(here: Here, caller: Reads) -> list[StatusView]:
 )
 def get_log(request: Request, here: Here, caller: Reads, job_id: PathId) -> Response:
     """What it wrote to its log so far, in all attempts. Takes Range."""
-    here.store.jobs.get(job_id)
+    job = here.store.jobs.get(job_id)
     folder: Path = here.settings.job_folder(job_id)
     try:
         handle = beneath.file_below(folder, "log.txt")
@@ -194,4 +194,5 @@ def get_log(request: Request, here: Here, caller: Reads, job_id: PathId) -> Resp
         raise Refused(
             404, "not_found", _("The job has written no log yet."), _("Wait until it has begun.")
         ) from None
-    return file_answer(request, handle, "text/plain; charset=utf-8")
+    veil, scratch = here.roots.veil, here.settings.home
+    return text_answer(request, handle, "text/plain; charset=utf-8", veil, scratch, job.state not in ENDED)

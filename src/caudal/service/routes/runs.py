@@ -19,6 +19,7 @@ from caudal.service.problems import documented, not_found
 from caudal.service.ranges import file_answer
 from caudal.service.records import Run
 from caudal.service.routes.datasets import files_page
+from caudal.service.veiled import grows, is_text, text_answer
 from caudal.service.views import FileView, ModelView, RunView
 
 router = APIRouter(tags=["runs"])
@@ -81,9 +82,13 @@ def list_run_files(
     "/runs/{run_id}/files/{name:path}", response_class=Response, responses=_FILE, operation_id="get_run_file"
 )
 def get_run_file(request: Request, here: Here, caller: Reads, run_id: PathId, name: FilePart) -> Response:
-    """A file of a run. Takes Range."""
-    folder = run_folder(here, here.store.runs.get(run_id))
-    return file_answer(request, beneath.file_below(folder, name), _media_type(name), name)
+    """A file of a run. Takes Range. Texts name roots where they name the server's folders."""
+    run = here.store.runs.get(run_id)
+    handle = beneath.file_below(run_folder(here, run), name)
+    if not is_text(name):
+        return file_answer(request, handle, _media_type(name), name)
+    veil, scratch, lines_alone = here.roots.veil, here.settings.home, run.ended is None and grows(name)
+    return text_answer(request, handle, _media_type(name), veil, scratch, lines_alone, name)
 
 
 @router.get(
