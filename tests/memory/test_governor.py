@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,3 +131,42 @@ def test_it_ends_below_the_budget_wherever_its_levers_suffice(
         steady = list(job.acts)
         job.run(5)  # and it does not go on changing what is right
         assert len(job.acts) - len(steady) <= 1
+
+
+@pytest.mark.parametrize("predicted", [None, 920])
+def test_a_charge_that_swings_as_it_did_before_is_no_reason_to_act(predicted: int | None) -> None:
+    """Steps whose blocks go back to the system swing by a third of the budget, ten times a second."""
+    told: list[Event] = []
+    now = [0.0]
+    acts: list[str] = []
+    rung = Rung("halve", lambda: not acts.append("halve"))
+    governor = Governor(BUDGET, [rung], told.append, clock=lambda: now[0], predicted=predicted)  # type: ignore[arg-type]
+    for tick in range(600):
+        now[0] += TICK_SECONDS
+        governor(Bytes((650, 780, 900)[tick % 3]))
+    assert len(acts) <= (0 if predicted else 1)  # what was never seen may be taken for growth, once
+
+
+@pytest.mark.parametrize("charged", [985, 1000])
+def test_a_plan_that_fills_its_budget_is_left_alone_and_one_byte_more_is_not(charged: int) -> None:
+    acts: list[str] = []
+    now = [0.0]
+    rung = Rung("halve", lambda: not acts.append("halve"))
+    governor = Governor(BUDGET, [rung], lambda _event: None, clock=lambda: now[0], predicted=BUDGET)
+    for _tick in range(50):
+        now[0] += TICK_SECONDS
+        governor(Bytes(charged))
+    assert acts == []
+    now[0] += TICK_SECONDS
+    governor(Bytes(1001))
+    assert acts == ["halve"]
+
+
+def test_growth_beyond_what_was_foretold_is_met_before_the_budget_is() -> None:
+    job = Job(700, [(300, 3)])
+    job.governor = Governor(
+        BUDGET, [Rung("lever", job._act(0))], lambda _event: None, clock=lambda: job.now, predicted=Bytes(800)
+    )
+    job.base -= 900
+    assert job.run(20, grows=20.0) <= BUDGET
+    assert job.acts

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import pytest
 
-from caudal.core.errors import DoesNotFit
+from caudal.core.errors import (
+    BadModel,
+    BadValues,
+    CaudalError,
+    DeviceMissing,
+    DoesNotFit,
+    OutOfMemory,
+    UnreadableFile,
+    to_record,
+)
 from caudal.core.units import MIB, Bytes
 from caudal.memory.cost import ProbeResult, Step
-from caudal.runs import probe
+from caudal.runs import probe, probe_child
 from caudal.runs.probe import TRAINING, ProbeRequest
 from caudal.runs.spec import RunSpec
 
@@ -59,3 +70,28 @@ def test_one_that_has_no_room_for_the_least_step_says_so(asked: dict[bool, list[
     asked[False] = asked[True] = [TRAINING]
     with pytest.raises(DoesNotFit, match="a training step"):
         probe.ask(request())
+
+
+@pytest.mark.parametrize("kind", [UnreadableFile, BadModel, OutOfMemory, BadValues, DeviceMissing])
+def test_whatever_a_child_found_is_raised_as_it_was(
+    asked: dict[bool, list[dict[str, Any]]], kind: type[CaudalError]
+) -> None:
+    facts = {"path": "a.tif"} if kind is UnreadableFile else {"size": 3}
+    asked[False] = [TRAINING, {"error": to_record(kind("What is so.", "What mends it.", **facts))}]
+    with pytest.raises(kind, match="What is so") as raised:
+        probe.ask(request())
+    assert (raised.value.hint, raised.value.facts) == ("What mends it.", facts)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")])
+def test_a_child_that_finds_no_memory_ends_as_one_that_the_kernel_ended(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_request: object) -> None:
+        probe_child._say(TRAINING)
+        raise error
+
+    monkeypatch.setattr(probe_child, "measure", fail)
+    monkeypatch.setattr("sys.stdin", io.StringIO(request().model_dump_json()))
+    probe_child.main()
+    assert json.loads(capsys.readouterr().out) == TRAINING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from caudal.core.events import CheckpointSaved, Event, MemoryRelieved, StepDone
 from caudal.core.units import Bytes
 from caudal.memory.meters import charged_bytes
 from caudal.runs.plan import TrainPlan
+from caudal.runs.relief import _halving
 from caudal.runs.spec import RunSpec
 
 
@@ -65,3 +67,17 @@ def test_inside_its_budget_a_run_is_left_alone(tiny_set: Path, tmp_path: Path) -
         with_budget(planned(tiny_set, 20), 4 * 2**30), out=tmp_path / "run", listeners=[heard.append]
     )
     assert not [event for event in heard if isinstance(event, MemoryRelieved)]
+
+
+def test_what_a_step_that_ran_out_of_memory_fell_back_to_is_not_undone() -> None:
+    """Room that came back does not make a size fit for which there was no memory."""
+    sizes = {16: 8, 8: 4}
+    stepper = SimpleNamespace(micro_batch=16, next_smaller=lambda: sizes.get(stepper.micro_batch))
+    rung = _halving(stepper)  # type: ignore[arg-type]
+    assert rung.act()
+    assert rung.undo()
+    assert stepper.micro_batch == 16
+    assert rung.act()
+    stepper.micro_batch = 4  # the step was taken again
+    assert not rung.undo()
+    assert stepper.micro_batch == 4

@@ -173,3 +173,11 @@ def test_a_run_killed_by_a_greedy_neighbour_goes_on_with_a_smaller_plan(
     )
     assert any("want of memory" in text for text in result["warnings"])
     assert result["metrics"]["iou"] > 0.2
+
+
+def test_a_process_that_was_asked_to_end_is_known_as_such() -> None:
+    """Killed or not: whoever pressed Ctrl-C does not want it started again."""
+    child = "import os, signal; os.kill(os.getppid(), 2); signal.sigwait([2]); os.kill(os.getpid(), 9)"
+    waits = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [2]);" + child
+    assert watch(python(waits), {}).asked_to_end
+    assert not watch(python("pass"), {}).asked_to_end

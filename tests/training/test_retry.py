@@ -136,3 +136,11 @@ def test_a_real_refusal_of_the_allocator_is_recognized() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert ran_out(caught.value)
+
+
+def test_an_update_without_memory_says_that_it_is_half_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    stepper = make(4, LyingAllocator(99, ERRORS[0]))
+    monkeypatch.setattr(stepper.optimizer, "step", lambda *_a, **_k: (_ for _ in ()).throw(ERRORS[1]))
+    with pytest.raises(OutOfMemory, match="updating") as raised:
+        stepper.run(batch(0), 1e-3)
+    assert raised.value.facts["half_done"]

@@ -58,7 +58,8 @@ def _train(words: list[str]) -> int:
         if reason == "ended":
             return ending.code
         events = _events(words)
-        goes_on = reason in _FOR_MEMORY and restarts < _MOST_RESTARTS and events is not None
+        may_go_on = not ending.asked_to_end and restarts < _MOST_RESTARTS and events is not None
+        goes_on = reason in _FOR_MEMORY and may_go_on
         peak = _peak(events)
         _note(events, reason, ending, peak, goes_on)
         text, mend = _sentences(reason, ending, peak)

@@ -24,8 +24,9 @@ A mistake of ours is an `assert`, not one of these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class CaudalError(Exception):
@@ -135,3 +136,20 @@ class Interrupted(CaudalError):
     """Stopped by the user, with the last checkpoint on disk."""
 
     code = "interrupted"
+
+
+def to_record(error: CaudalError) -> dict[str, Any]:
+    """An error for another process, as what JSON can hold."""
+    facts = {key: value for key, value in error.facts.items() if isinstance(value, str | int | float | dict)}
+    return {"code": error.code, "message": error.message, "hint": error.hint, "facts": facts}
+
+
+def from_record(record: Mapping[str, Any]) -> CaudalError:
+    """The error that `to_record` was given in another process."""
+    kinds, left = dict[str, type[CaudalError]](), [CaudalError]
+    while left:
+        kind = left.pop()
+        kinds.setdefault(kind.code, kind)
+        left += kind.__subclasses__()
+    kind = kinds.get(record["code"], CaudalError)
+    return kind(record["message"], record["hint"], **record["facts"])

@@ -15,7 +15,7 @@ from caudal.core.events import MemoryRelieved, Sink
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 
-NEAR, ROOM = 0.98, 0.85  # of the budget: from here on something is done, below here it may be undone
+NEAR, ROOM = 0.98, 0.85  # of the budget: above here something is done, below here it may be undone
 SETTLE_SECONDS = 1.0  # until an act shows
 PATIENCE_SECONDS = 15.0  # of room, before something is undone
 _HORIZON_SECONDS = 0.3  # growth is drawn on for so long: three looks
@@ -46,7 +46,11 @@ class _Act:
 
 
 class Governor:
-    """Hears of the charge ten times a second, by being called with it."""
+    """Hears of the charge ten times a second, by being called with it.
+
+    A charge swings with every step. What the plan foretold (`predicted`), and what was reached before, is no
+    reason to act as long as it is inside the budget; what goes beyond both is drawn on as it grows.
+    """
 
     def __init__(
         self,
@@ -55,8 +59,11 @@ class Governor:
         tell: Sink,
         pool: str = "ram",
         clock: Callable[[], float] = time.monotonic,
+        predicted: Bytes | None = None,
     ) -> None:
         self._budget, self._rungs, self._tell, self._pool, self._clock = budget, rungs, tell, pool, clock
+        self._near = max(NEAR * budget, min(predicted or 0, budget))
+        self._known = float(predicted or 0)  # growth up to here is nothing new
         self._done: list[Rung] = []  # acts that can be undone, the latest last
         self._last: _Act | None = None  # not yet told
         self._changed_at = self._tight_at = clock()
@@ -73,7 +80,7 @@ class Governor:
         if now - self._changed_at < SETTLE_SECONDS and self._last is not None:
             return
         self._report(charged)
-        if charged + max(0.0, growth * _HORIZON_SECONDS) > NEAR * self._budget:
+        if charged + growth * _HORIZON_SECONDS > self._near:
             self._relieve(now, charged)
         elif now - max(self._tight_at, self._changed_at) > PATIENCE_SECONDS:
             self._restore(now, charged)
@@ -83,9 +90,12 @@ class Governor:
         self._report(charged)
 
     def _growth(self, now: float, charged: Bytes) -> float:
-        """Bytes a second since the last reading."""
+        """Bytes a second since the last reading, as far as they are beyond what is known."""
         before, self._reading = self._reading, (now, charged)
-        return (charged - before[1]) / (now - before[0]) if before and now > before[0] else 0.0
+        beyond = charged - max(self._known, before[1]) if before else 0.0
+        if beyond > 0:
+            self._known = float(charged)
+        return max(0.0, beyond) / (now - before[0]) if before and now > before[0] else 0.0
 
     def _relieve(self, now: float, charged: Bytes) -> None:
         share = charged / self._budget

@@ -57,6 +57,19 @@ class Account:
                     _("It was killed for want of memory, when it held {peak}, and went on.").format(peak=peak)
                 )
 
+    def replanned(self, earlier: TrainPlan | None) -> None:
+        """Tell which levers stand elsewhere than in the plan that the run began with."""
+        if earlier is None:
+            return
+        before = {lever.name: lever.value for lever in earlier.memory.levers}
+        changed = [
+            f"{lever.name} {before[lever.name]} → {lever.value}"
+            for lever in self._plan.memory.levers
+            if before.get(lever.name, lever.value) != lever.value
+        ]
+        if changed:
+            self.warn(_("It went on with another plan: {changes}.").format(changes=", ".join(changed)))
+
     def memory(self, charged: Bytes) -> None:
         """Tell a reading of the memory."""
         self._events(MemoryRead(ram=int(charged), vram=vram.charged()))

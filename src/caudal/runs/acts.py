@@ -22,3 +22,10 @@ def in_words(event: Event) -> str:
             reason=event.reason, peak=Bytes(event.peak_bytes)
         )
     return ""
+
+
+def end_in_words(event: RunKilled) -> str:
+    """One line on an end after which a run did not go on by itself."""
+    return _("ended from outside ({reason}, signal {signal}) at {peak}").format(
+        reason=event.reason, signal=event.signal, peak=Bytes(event.peak_bytes)
+    )

@@ -61,10 +61,15 @@ def choose_precision(model: nn.Module, device: str, asked: str, ragged: bool) ->
 
 
 def make_thrifty(model: nn.Module, heap: int, recompute: int) -> None:
-    """Set this process's allocator and a model to positions of the levers `heap` and `checkpointing`."""
+    """Set this process's allocator and a model to positions of the levers `heap` and `checkpointing`.
+
+    Whatever they stood at before: a probe goes through them in both directions.
+    """
     if heap == Heap.GIVEN_BACK:
         allocator.give_back_at_once()
-    if recompute:
+    else:
+        allocator.settle()
+    if recompute or hasattr(model, "recompute"):
         model.recompute = recompute  # type: ignore[assignment]
 
 

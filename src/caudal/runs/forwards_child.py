@@ -10,6 +10,7 @@ from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import charged_bytes
 from caudal.runs.forwards import measure
 from caudal.runs.loaded import open_model
+from caudal.training.retry import ran_out
 
 
 def main() -> None:
@@ -17,8 +18,12 @@ def main() -> None:
     path, device, position, ram = sys.argv[1:]
     loaded = open_model(Path(path), device, int(position))
     room, mapped = Bytes(int(ram) - charged_bytes()), loaded.weights == Weights.MAPPED
-    for found in measure(loaded.forward(0), loaded.card.bands, mapped, room):
-        print(found.model_dump_json(), flush=True)
+    try:
+        for found in measure(loaded.forward(0), loaded.card.bands, mapped, room):
+            print(found.model_dump_json(), flush=True)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise  # else what was said so far counts, as if the kernel had ended this process
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from caudal.core.config import Frozen
@@ -66,3 +68,11 @@ def kind_of(spec: RunSpec, shape: str, device: str, precision: str) -> str:
     """See `TrainPlan.kind`: the same model on samples of the same shape."""
     config = " ".join(f"{key}={value}" for key, value in sorted(spec.model.config.items()))
     return f"{spec.task} {spec.model.name} {config} {shape} batch {spec.training.batch} {device} {precision}"
+
+
+def stored_plan(path: Path) -> TrainPlan | None:
+    """The plan in a file; none where there is none yet, or it was written by another version."""
+    try:
+        return TrainPlan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None

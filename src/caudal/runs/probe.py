@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from caudal.core.config import Frozen
-from caudal.core.errors import CaudalError, DeviceMissing, DoesNotFit, UsageError
+from caudal.core.errors import DoesNotFit, from_record
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory.cost import ProbeResult
@@ -23,8 +23,6 @@ from caudal.runs.spec import RunSpec
 
 TRAINING = {"measures": "training"}
 """What the child says before its first step."""
-
-_ERRORS: dict[str, type[CaudalError]] = {e.code: e for e in (DeviceMissing, DoesNotFit, UsageError)}
 
 
 class ProbeRequest(Frozen):
@@ -51,7 +49,7 @@ def ask(request: ProbeRequest) -> ProbeResult:
 
     Raises:
         DoesNotFit: no child measured a step, or the budget is below what the interpreter takes.
-        DeviceMissing, UsageError: as the child found.
+        CaudalError: as the child found.
     """
     if request.ram < LEAST_RAM:
         raise _too_small(request.ram, LEAST_RAM)
@@ -60,8 +58,7 @@ def ask(request: ProbeRequest) -> ProbeResult:
         told = _run(request.model_copy(update={"thrifty": True}))
     answer = told[-1] if told else {}
     if "error" in answer:
-        error = answer["error"]
-        raise _ERRORS[error["code"]](error["message"], error["hint"], **error["facts"])
+        raise from_record(answer["error"])
     if "found" not in answer:
         raise _overflowed(request.ram, answer.get("measures", ""))
     return ProbeResult.model_validate(answer["found"])

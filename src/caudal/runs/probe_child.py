@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any
 
-from caudal.core.errors import CaudalError
+from caudal.core.errors import CaudalError, OutOfMemory, to_record
 from caudal.core.units import Bytes
 from caudal.memory import allocator, vram
 from caudal.memory.cost import ProbeResult, Step
@@ -36,10 +36,15 @@ def main() -> None:
     request = ProbeRequest.model_validate_json(sys.stdin.read())
     try:
         measure(request)
+    except OutOfMemory:
+        return  # as if the kernel had ended this process: what was said so far counts
     except CaudalError as error:
-        facts = {key: value for key, value in error.facts.items() if isinstance(value, str | int | dict)}
-        told = {"code": error.code, "message": error.message, "hint": error.hint, "facts": facts}
-        _say({"error": told})
+        _say({"error": to_record(error)})
+    except (MemoryError, RuntimeError) as error:
+        from caudal.training.retry import ran_out
+
+        if not ran_out(error):
+            raise
 
 
 def measure(request: ProbeRequest) -> None:

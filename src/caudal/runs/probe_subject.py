@@ -79,6 +79,7 @@ class Subject:
             # What would not fit beside the libraries is not tried with all of the optimizer's state here.
             scratch = Path(tempfile.gettempdir()) if imported + alone > COMFORT * request.ram else None
             stepper, average = assemble.make_stepper(spec, task, model, prepare, parts, precision, 1, scratch)
+            stepper.smaller = ()  # a size that finds no room is not measured with parts of another
         return cls(
             rehearsal=rehearsal,
             task=task,

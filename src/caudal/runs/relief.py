@@ -40,20 +40,23 @@ def _trimming() -> Rung:
 
 
 def _halving(stepper: Stepper) -> Rung:
-    before: list[int] = []
+    halvings: list[tuple[int, int]] = []
 
     def halve() -> bool:
         smaller = stepper.next_smaller()
         if smaller is None:
             return False
-        before.append(stepper.micro_batch)
+        halvings.append((stepper.micro_batch, smaller))
         stepper.micro_batch = smaller
         return True
 
     def undo() -> bool:
-        if not before:
+        if not halvings:
             return False
-        stepper.micro_batch = before.pop()
+        before, after = halvings.pop()
+        if stepper.micro_batch != after:  # a step has run out of memory since, and knows better
+            return False
+        stepper.micro_batch = before
         return True
 
     return Rung(_("smaller micro-batch, same step"), halve, undo)

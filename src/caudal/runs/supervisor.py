@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, Literal
@@ -39,7 +39,7 @@ class Ending:
     of memory; `oom_shm` when it touched shared memory for which `/dev/shm` had no room; `timeout` when it was
     killed because it did not heed its time limit; `killed` when another signal ended it. `signal` is 0 where
     there was none. `resident` is the most that it or a process below it had resident, `cpu_seconds` what they
-    computed together.
+    computed together. `asked_to_end`: Ctrl-C or SIGTERM was handed on to it.
     """
 
     reason: Reason
@@ -48,6 +48,7 @@ class Ending:
     seconds: float
     resident: Bytes
     cpu_seconds: float
+    asked_to_end: bool = False
 
 
 def watch(
@@ -63,9 +64,9 @@ def watch(
     before it has others.
     """
     child = Child(command, env)
-    with _handing_on(child.process):
+    with _handing_on(child.process) as handed_on:
         overdue = _wait(child.process, limit_seconds, grace_seconds)
-    return child.ending(overdue)
+    return replace(child.ending(overdue), asked_to_end=bool(handed_on))
 
 
 class Child:
@@ -167,14 +168,18 @@ def _tied_to(parent: int, number: int, niceness: int) -> Callable[[], None]:
 
 
 @contextmanager
-def _handing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def _handing_on(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """The signals that were handed on."""
+    handed_on: list[int] = []
+
     def hand_on(number: int, _frame: FrameType | None) -> None:
+        handed_on.append(number)
         with suppress(ProcessLookupError):
             child.send_signal(number)
 
     old = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield handed_on
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

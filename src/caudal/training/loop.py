@@ -12,11 +12,13 @@ from torch import nn
 
 from caudal.core.errors import OutOfMemory
 from caudal.core.events import Events, StepDone, Validated
+from caudal.core.messages import _
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint
 from caudal.training.average import Average
 from caudal.training.checkpoint import Progress
 from caudal.training.distributed import ALONE, Ranks
+from caudal.training.retry import naming_want_of_memory
 from caudal.training.schedule import learning_rate
 from caudal.training.settings import TrainingSettings
 from caudal.training.stages import Stages
@@ -52,19 +54,26 @@ class Loop:
 
         Raises:
             Interrupted, or what `stop` was asked with; the checkpoint is on disk.
-            OutOfMemory: a step finds no room, however small its parts; the checkpoint is on disk.
+            OutOfMemory: a step finds no room, however small its parts, or scoring finds none; the checkpoint
+                is on disk. If it was an update that found none, it is the last one before.
             DiskFull: a checkpoint could not be written; the earlier ones are there.
         """
         saved_at = time.monotonic()
         for batch in batches:
             try:
                 self._step(batch)
-            except OutOfMemory:
-                self.save()  # the state is that before the step
+            except OutOfMemory as error:
+                if not error.facts.get("half_done"):
+                    self.save()  # the state is that before the step
                 raise
             done = self.progress.step
             if done % self.settings.validation_steps == 0 or done == self.settings.steps:
-                self._validate(done)
+                try:
+                    with naming_want_of_memory(_("scoring the held-out part")):
+                        self._validate(done)
+                except OutOfMemory:
+                    self.save()
+                    raise
             if self._checkpoint_due(done, saved_at):
                 self.save()
                 saved_at = time.monotonic()

@@ -7,8 +7,14 @@ needs no keeping.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
+
+from caudal.core.errors import OutOfMemory
+from caudal.core.messages import _
 
 _SAYS_SO = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -19,6 +25,25 @@ def ran_out(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _SAYS_SO)
+
+
+@contextmanager
+def naming_want_of_memory(doing: str, **facts: object) -> Iterator[None]:
+    """Let what runs out of memory inside end as `OutOfMemory`, with what was being done.
+
+    Raises:
+        OutOfMemory: a tensor found no room.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemory(
+            _("Memory ran out at {doing}.").format(doing=doing),
+            _("Free memory that others hold, or set a smaller patch or model in the spec."),
+            **facts,
+        ) from None
 
 
 class Retry:

@@ -19,7 +19,7 @@ from caudal.tasks.base import Task
 from caudal.training.adamw import AdamW
 from caudal.training.distributed import ALONE, Ranks
 from caudal.training.precision import Precision
-from caudal.training.retry import Retry, ran_out
+from caudal.training.retry import Retry, naming_want_of_memory, ran_out
 
 
 class StepBatch(Protocol):
@@ -80,10 +80,17 @@ class Stepper:
         """Take one step at learning rate `rate`; returns the batch's mean loss before it.
 
         Raises:
-            OutOfMemory: not even the smallest micro-batch finds room.
+            OutOfMemory: not even the smallest micro-batch finds room; or the update found none, which is then
+                half done (the fact `half_done`).
         """
         self.model.train()
         total = self.ranks.sum(self._gradient(batch))
+        with naming_want_of_memory(_("updating the weights"), half_done=True):
+            self._update(rate)
+        assert np.isfinite(total) or self.scaler.is_enabled(), "the loss is not finite"
+        return total
+
+    def _update(self, rate: float) -> None:
         self.ranks.add_up(w.grad for w in self.model.parameters() if w.grad is not None)
         self.ranks.average(b for b in self.model.buffers() if b.is_floating_point())
         self.optimizer.set_rate(rate)
@@ -93,8 +100,6 @@ class Stepper:
         self.scaler.step(optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        assert np.isfinite(total) or self.scaler.is_enabled(), "the loss is not finite"
-        return total
 
     def next_smaller(self) -> int | None:
         """The largest micro-batch below the present one that may be fallen back on."""

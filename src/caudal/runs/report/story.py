@@ -14,12 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
-from caudal.core.events import Event, MemoryRead, RunEnded, RunStarted, StepDone, Validated, Warned, read
-from caudal.runs.acts import in_words
+from caudal.core.events import (
+    Event,
+    MemoryRead,
+    RunEnded,
+    RunKilled,
+    RunStarted,
+    StepDone,
+    Validated,
+    Warned,
+    read,
+)
+from caudal.runs.acts import end_in_words, in_words
 from caudal.runs.folder import RunFolder
-from caudal.runs.plan import TrainPlan
+from caudal.runs.plan import TrainPlan, stored_plan
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
 from caudal.tasks.base import Metrics
@@ -112,7 +121,7 @@ def read_story(folder: RunFolder) -> Story:
         UsageError: the spec cannot be read.
     """
     result = Result.model_validate(folder.read_json(folder.result)) if folder.result.is_file() else None
-    story = Story(folder, RunSpec.from_toml(folder.spec), _plan(folder), result)
+    story = Story(folder, RunSpec.from_toml(folder.spec), stored_plan(folder.plan), result)
     story.total_steps = story.spec.training.steps
     if story.plan is not None:
         story.warnings += story.plan.warnings
@@ -126,16 +135,6 @@ def read_story(folder: RunFolder) -> Story:
     if story.outcome == "stopped" and _is_owned(folder.path / ".lock"):
         story.outcome = "running"
     return story
-
-
-def _plan(folder: RunFolder) -> TrainPlan | None:
-    """The plan; none where there is none yet, or it was written by another version."""
-    if not folder.plan.is_file():
-        return None
-    try:
-        return TrainPlan.model_validate(folder.read_json(folder.plan))
-    except (ValidationError, ValueError):
-        return None
 
 
 def _is_owned(path: Path) -> bool:
@@ -194,6 +193,9 @@ class _Teller:
             _note(story.warnings, event.message)
         elif isinstance(event, RunEnded):
             self._finished(event)
+        elif isinstance(event, RunKilled) and not event.goes_on:
+            if event.reason != "out_of_memory":  # which has said itself why it failed
+                story.outcome, story.error = "failed", end_in_words(event)
         elif words := in_words(event):
             story.acts.append((story.seconds, words))
 

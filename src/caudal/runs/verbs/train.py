@@ -28,7 +28,7 @@ from caudal.runs import assemble
 from caudal.runs.account import Account
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import follows, processes_here, ram_budget, settle
-from caudal.runs.plan import TrainPlan
+from caudal.runs.plan import TrainPlan, stored_plan
 from caudal.runs.relief import rungs_of
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
@@ -85,11 +85,12 @@ def train(
     with joined(wanted) as ranks, ExitStack() as stack:
         made = ranks.told(_together(planned, ranks.count) if planned else None)
         again = ranks.first and folder.begin(made.asked)
+        earlier = stored_plan(folder.plan) if again else None
         if ranks.first:
             stack.enter_context(folder.lock())
             folder.write_json(folder.plan, made.model_dump(mode="json"))
         again = ranks.told(again)
-        return _Training(made, folder, again, listeners if ranks.first else (), stop, ranks).run()
+        return _Training(made, folder, again, listeners if ranks.first else (), stop, ranks).run(earlier)
 
 
 def _together(made: TrainPlan, count: int) -> TrainPlan:
@@ -137,8 +138,11 @@ class _Training:
         self.account = Account(made, folder, self.events)
         self.budget = Budget(made.memory.ram)
 
-    def run(self) -> Result:
-        """Train, score, store, report; the outcome is an event whatever it is."""
+    def run(self, earlier: TrainPlan | None) -> Result:
+        """Train, score, store, report; the outcome is an event whatever it is.
+
+        `earlier` is the plan with which the run began, where it goes on.
+        """
         settle()
         torch.set_num_threads(self.plan.compute_threads)
         with ExitStack() as stack:
@@ -153,7 +157,7 @@ class _Training:
             self.watch = self.account.watch = watch
             stack.enter_context(self.stop.after(seconds_left()))
             try:
-                metrics = self._train()
+                metrics = self._train(earlier)
             except BaseException as error:
                 self.account.failed(error, watch.peak)
                 raise
@@ -167,11 +171,12 @@ class _Training:
             report(self.folder.path)
         return result
 
-    def _train(self) -> Metrics:
+    def _train(self, earlier: TrainPlan | None) -> Metrics:
         work = open_work(self.spec)
         for text in self.plan.warnings:
             self.account.warn(text)
         self.account.earlier_ends()
+        self.account.replanned(earlier)
         course = self._started(work)
         allocator.trim()  # what looking at the data left in the heap
         for text in course.warnings:
@@ -262,7 +267,8 @@ class _Training:
             return
         with course.batches(progress.step) as batches:
             rungs = rungs_of(loop, self.plan.memory.ram, self.watch.now)
-            governor = Governor(self.plan.memory.ram, rungs, self.events)
+            memory = self.plan.memory
+            governor = Governor(memory.ram, rungs, self.events, predicted=memory.predicted("ram"))
             self.watch.governor = governor
             try:
                 loop.run(batches)
