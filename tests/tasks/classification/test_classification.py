@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from sklearn import metrics as sk
 
 from caudal.core.errors import BadValues
+from caudal.tasks.classification.intervals import Figures
 from caudal.tasks.classification.scorer import ClassificationScorer
 from caudal.tasks.classification.task import Classification, balanced_weights
+from caudal.tasks.metrics import ranking
+from caudal.tasks.metrics.ranking import Ranking
 
 NAMES = ("nevus", "melanoma")
 
@@ -186,6 +189,41 @@ def test_samples_of_one_patient_widen_the_interval() -> None:
 
     assert width("patient") > 2 * width(None)
     assert width("no such column") == width(None)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_figures_of_a_resample_are_those_of_its_samples_drawn_out(classes: int) -> None:
+    probabilities, truth = drawn(40, classes)
+    names = tuple("abc"[:classes])
+    looked_for = [1] if classes == 2 else range(classes)
+    orders = [Ranking(probabilities[:, k], truth == k) for k in looked_for]
+    ranked = {"auroc": ranking.auroc}
+    figures = Figures(ranked, orders, probabilities, truth, probabilities.argmax(1))
+    weights = np.random.default_rng(1).integers(0, 4, (5, 40))
+    weights[0] = 1
+    weights[4, truth != 1] = 0  # one class alone
+    for row, times in zip(figures(weights.astype(np.float64)), weights, strict=True):
+        again = scored(np.repeat(probabilities, times, 0), np.repeat(truth, times), names).result()
+        for name, value in zip(figures.names, row, strict=True):
+            expected = again[name]
+            assert np.isnan(value) if expected is None else value == pytest.approx(expected, abs=1e-6), name
+
+
+def test_every_figure_that_data_decide_has_an_interval_around_it() -> None:
+    metrics = scored(*drawn(300)).result()
+    for name in (
+        "auroc", "pauc_above_tpr80", "sensitivity_at_specificity_90", "specificity_at_sensitivity_95",
+        "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece",
+    ):  # fmt: skip
+        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+        assert low is not None, name
+        assert high is not None, name
+        assert low < high, name
+        if name != "ece":  # drawn again, few samples stray further from what was said
+            assert low <= metrics[name] <= high, name  # type: ignore[operator]
+    one_class = scored(*[part[:5] for part in (drawn(9)[0], np.zeros(9, int))]).result()
+    assert one_class["brier"] is not None
+    assert one_class["balanced_accuracy_low"] is None
 
 
 def test_tables_are_plain_values_that_agree_with_the_figures() -> None:

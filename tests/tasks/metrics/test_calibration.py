@@ -43,15 +43,30 @@ def test_the_reliability_plot_is_that_of_scikit_learn(pairs: list[tuple[float, b
     said, happened = np.array([s for s, _ in pairs]), np.array([h for _, h in pairs])
     found = calibration.reliability(said, happened, bins=10)
     full = found.count > 0
-    seen, mean = (
-        calibration_curve(happened.astype(int), said, n_bins=10, pos_label=1)
-        if (happened.any() and not happened.all())
-        else (found.seen[full], found.said[full])
-    )
+    if happened.any() and not happened.all():
+        seen, mean = calibration_curve(happened.astype(int), said, n_bins=10, pos_label=1)
+        np.testing.assert_allclose(found.said[full], mean, atol=1e-9)
+    else:  # of one class alone scikit-learn says nothing: what was seen is that class, everywhere
+        seen = np.full(full.sum(), float(happened[0]))
     np.testing.assert_allclose(found.seen[full], seen, atol=1e-9)
-    np.testing.assert_allclose(found.said[full], mean, atol=1e-9)
     assert found.count.sum() == len(said)
-    assert 0 <= found.error <= 1
+    assert found.error == pytest.approx(plain_error(said, happened), abs=1e-9)
+
+
+def plain_error(said: np.ndarray, happened: np.ndarray) -> float:
+    """The expected calibration error as Guo et al. (2017) write it, sample by sample: bins (low, high]."""
+    total = 0.0
+    for k in range(10):
+        inside = [
+            (s, h)
+            for s, h in zip(said, happened, strict=True)
+            if np.linspace(0, 1, 11)[k] < s <= np.linspace(0, 1, 11)[k + 1] or (k == 0 and s == 0)
+        ]
+        if inside:
+            confidence = sum(s for s, _h in inside) / len(inside)
+            accuracy = sum(bool(h) for _s, h in inside) / len(inside)
+            total += len(inside) / len(said) * abs(confidence - accuracy)
+    return total
 
 
 def test_probabilities_that_come_true_have_no_calibration_error() -> None:

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from caudal.core.messages import _
 from caudal.tasks.base import Metrics
 from caudal.tasks.classification.groups import GroupColumns
+from caudal.tasks.classification.intervals import Figures, mean_of_defined
 from caudal.tasks.metrics import calibration, ranking, thresholded
 from caudal.tasks.metrics.bootstrap import Bootstrap
-from caudal.tasks.metrics.figures import Floats, check_finite, figure, ratio
+from caudal.tasks.metrics.figures import Floats, check_finite, figure
 from caudal.tasks.metrics.ranking import Ranking, Tally
 
 _FIGURES: dict[str, Callable[[Tally], Floats]] = {
@@ -31,7 +32,6 @@ _FIGURES: dict[str, Callable[[Tally], Floats]] = {
     "specificity_at_sensitivity_90": lambda tally: ranking.specificity_at_sensitivity(tally, 0.90),
     "specificity_at_sensitivity_95": lambda tally: ranking.specificity_at_sensitivity(tally, 0.95),
 }
-_INTERVALS = ("auroc", "pauc_above_tpr80")
 _FEW = 10
 _MOST_NAMED = 8
 
@@ -73,15 +73,17 @@ class ClassificationScorer:
         """Flat figures, `None` where undefined.
 
         Ranking: `auroc`, `average_precision`, `pauc_above_tpr80` (at most 0.2), and
-        `sensitivity_at_specificity_90`, `…_95` and the reverse; `auroc_low`, `auroc_high` and so for pAUC:
-        95 % bootstrap intervals. Decisions: `accuracy`, `balanced_accuracy`, `f1` (of the positive class;
-        of more than two their mean), `sensitivity`, `specificity`, `precision` (two classes). Calibration:
+        `sensitivity_at_specificity_90`, `…_95` and the reverse. `auroc_low`, `auroc_high` and so for these
+        and those below, but `f1` and `precision`: 95 % bootstrap intervals. Decisions: `accuracy`,
+        `balanced_accuracy`, `f1` (of the positive class; of more than two their mean), `sensitivity`,
+        `specificity`, `precision` (two classes). Calibration:
         `brier`, `ece`. For later use: `best_threshold` (two classes; of the largest F1) and `temperature`,
         both to be used on other data than these. `samples`, `support_<class>`, and for each group that
         has two classes `auroc_<column>_<value>`.
         """
         probabilities_NK, truth_N = self._all()
         metrics = self._ranking(probabilities_NK, truth_N)
+        metrics |= self._intervals(probabilities_NK, truth_N)
         metrics |= self._decisions(probabilities_NK, truth_N)
         metrics["brier"] = figure(calibration.brier(probabilities_NK, truth_N))
         metrics["ece"] = figure(self._reliability().error)
@@ -187,24 +189,29 @@ class ClassificationScorer:
     def _ranking(self, probabilities_NK: npt.NDArray[np.float32], truth_N: npt.NDArray[np.int64]) -> Metrics:
         orders = [self._order(k, probabilities_NK, truth_N) for k in self._ranked()]
         tallies = [order.tally() for order in orders]
-        metrics: Metrics = {
-            name: figure(_mean_of_defined([of(tally) for tally in tallies])) for name, of in _FIGURES.items()
+        return {
+            name: figure(mean_of_defined([of(tally) for tally in tallies])) for name, of in _FIGURES.items()
         }
-        resampled = Bootstrap(truth_N, self._groups.numbers(self._resample_by))
-        spreads = resampled.intervals(
-            lambda weights: np.stack(_spread_figures([order.tally(weights) for order in orders]), -1)
-        )
-        for name, spread in zip(_INTERVALS, spreads or [None] * len(_INTERVALS), strict=True):
+
+    def _intervals(
+        self, probabilities_NK: npt.NDArray[np.float32], truth_N: npt.NDArray[np.int64]
+    ) -> Metrics:
+        orders = [self._order(k, probabilities_NK, truth_N) for k in self._ranked()]
+        figures = Figures(_FIGURES, orders, probabilities_NK, truth_N, self._predicted(probabilities_NK))
+        spreads = Bootstrap(truth_N, self._groups.numbers(self._resample_by)).intervals(figures)
+        metrics: Metrics = {}
+        for name, spread in zip(figures.names, spreads or [None] * len(figures.names), strict=True):
             metrics[f"{name}_low"], metrics[f"{name}_high"] = spread or (None, None)
         return metrics
 
+    def _predicted(self, probabilities_NK: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        if self._threshold is None:
+            likeliest_N: npt.NDArray[np.int64] = probabilities_NK.argmax(1)
+            return likeliest_N
+        return thresholded.called_positive(probabilities_NK[:, 1], self._threshold).astype(np.int64)
+
     def _confusion(self, probabilities_NK: npt.NDArray[np.float32], truth_N: npt.NDArray[np.int64]) -> Floats:
-        predicted_N = probabilities_NK.argmax(1)
-        if self._threshold is not None:
-            predicted_N = thresholded.called_positive(probabilities_NK[:, 1], self._threshold).astype(
-                np.int64
-            )
-        return thresholded.confusion(truth_N, predicted_N, len(self._names))
+        return thresholded.confusion(truth_N, self._predicted(probabilities_NK), len(self._names))
 
     def _decisions(
         self, probabilities_NK: npt.NDArray[np.float32], truth_N: npt.NDArray[np.int64]
@@ -216,7 +223,7 @@ class ClassificationScorer:
             "balanced_accuracy": figure(thresholded.balanced_accuracy(table)),
         }
         if len(self._names) > 2:
-            return metrics | {"f1": figure(_mean_of_defined(list(f1_K)))}
+            return metrics | {"f1": figure(mean_of_defined(list(f1_K)))}
         return metrics | {
             "f1": figure(f1_K[1]),
             "sensitivity": figure(thresholded.recall(table)[1]),
@@ -247,7 +254,7 @@ class ClassificationScorer:
                     "value": value,
                     "samples": len(truth),
                     "positives": int((truth == 1).sum()) if len(self._names) == 2 else None,
-                    "auroc": figure(_mean_of_defined([ranking.auroc(tally) for tally in tallies])),
+                    "auroc": figure(mean_of_defined([ranking.auroc(tally) for tally in tallies])),
                     **({"low": low, "high": high} if intervals else {}),
                 }
             )
@@ -265,15 +272,4 @@ class ClassificationScorer:
 
 
 def _auroc_of(orders: Sequence[Ranking], weights: Floats) -> Floats:
-    return _mean_of_defined([ranking.auroc(order.tally(weights)) for order in orders])
-
-
-def _spread_figures(tallies: list[Tally]) -> list[Floats]:
-    return [_mean_of_defined([_FIGURES[name](tally) for tally in tallies]) for name in _INTERVALS]
-
-
-def _mean_of_defined(values: Sequence[Floats | float]) -> Floats:
-    """Mean over the classes for which the figure is defined (first axis); NaN where it is for none."""
-    stacked = np.stack([np.asarray(value, np.float64) for value in values])
-    known = ~np.isnan(stacked)
-    return ratio(np.where(known, stacked, 0).sum(0), known.sum(0))
+    return mean_of_defined([ranking.auroc(order.tally(weights)) for order in orders])

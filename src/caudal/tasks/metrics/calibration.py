@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from caudal.tasks.metrics.figures import Floats, check_finite, ratio
 
+BINS = 10
+"""Bins of a reliability plot."""
 _STEPS = 80  # of the bisection: the bracket of 10⁴ to below float64's grain
 _RANGE = (1e-2, 1e2)
 _LEAST = 1e-30  # a float32 probability of 0 has no logarithm
@@ -23,13 +25,16 @@ def brier(probabilities_NK: npt.NDArray[np.floating], truth_N: npt.NDArray[np.in
     Two classes: the square for the second class, from 0 to 1, as Brier's score is used for two. More: the
     sum over the classes, from 0 to 2.
     """
+    return float(squares(probabilities_NK, truth_N).mean()) if len(truth_N) else float("nan")
+
+
+def squares(probabilities_NK: npt.NDArray[np.floating], truth_N: npt.NDArray[np.integer]) -> Floats:
+    """What each sample adds to Brier's score (N,): see `brier`."""
     check_finite(probabilities_NK)
-    if not len(truth_N):
-        return float("nan")
     wrong_NK = probabilities_NK.astype(np.float64)
     wrong_NK[np.arange(len(truth_N)), truth_N] -= 1
-    squares_N = np.square(wrong_NK).sum(1)
-    return float(squares_N.mean()) / (2 if probabilities_NK.shape[1] == 2 else 1)
+    squares_N: Floats = np.square(wrong_NK).sum(1) / (2 if probabilities_NK.shape[1] == 2 else 1)
+    return squares_N
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +58,22 @@ class Reliability:
 
 
 def reliability(
-    confidence_N: npt.NDArray[np.floating], happened_N: npt.NDArray[np.bool_], bins: int = 10
+    confidence_N: npt.NDArray[np.floating], happened_N: npt.NDArray[np.bool_], bins: int = BINS
 ) -> Reliability:
     """Compare probabilities with how often what they stand for happened."""
     check_finite(confidence_N)
     edges = np.linspace(0, 1, bins + 1)
-    number = np.searchsorted(edges[1:-1], confidence_N)
+    number = bins_of(confidence_N, bins)
     count = np.bincount(number, minlength=bins).astype(np.float64)
     said, seen = (
         np.bincount(number, weights, bins).astype(np.float64) for weights in (confidence_N, happened_N)
     )
     return Reliability(edges, count, ratio(said, count), ratio(seen, count))
+
+
+def bins_of(confidence_N: npt.NDArray[np.floating], bins: int) -> npt.NDArray[np.int64]:
+    """The bin of each probability, of so many of equal width."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence_N)
 
 
 def confidence(

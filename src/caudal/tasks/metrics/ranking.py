@@ -8,6 +8,7 @@ over them. Legend: N samples, T distinct scores from the highest down, … any l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from caudal.tasks.metrics.figures import Floats, check_finite, ratio
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tally:
     """Samples at each distinct score: `scores_T` falls, the others have shape (…, T)."""
 
@@ -23,12 +24,12 @@ class Tally:
     positives: Floats
     negatives: Floats
 
-    @property
+    @cached_property
     def found(self) -> Floats:
         """Positives at or above each score, after a leading 0: shape (…, T + 1)."""
         return _running(self.positives)
 
-    @property
+    @cached_property
     def false(self) -> Floats:
         """Negatives at or above each score, after a leading 0: shape (…, T + 1)."""
         return _running(self.negatives)
@@ -103,16 +104,27 @@ def pauc_above_tpr(tally: Tally, tpr: float) -> Floats:
 
 def sensitivity_at_specificity(tally: Tally, specificity: float) -> Floats:
     """The best true-positive rate of a threshold with at least `specificity`; NaN with one class."""
-    found = ratio(tally.found, tally.positives.sum(-1)[..., None])
-    negatives = tally.negatives.sum(-1)[..., None]
-    # True negatives over negatives, not 1 - rate: 9 of 10 must be 0.9 to the last bit.
-    allowed = ratio(negatives - tally.false, negatives) >= specificity
-    return np.where(_has_both(tally), np.where(allowed, found, 0).max(-1), np.nan)
+    return _best(tally.found, tally.false, specificity)
 
 
 def specificity_at_sensitivity(tally: Tally, sensitivity: float) -> Floats:
     """The best true-negative rate of a threshold with at least `sensitivity`; NaN with one class."""
-    return sensitivity_at_specificity(Tally(-tally.scores_T[::-1], *_swapped(tally)), sensitivity)
+    right, missed = tally.false[..., -1:] - tally.false, tally.found[..., -1:] - tally.found
+    return _best(right, missed, sensitivity)
+
+
+def _best(found: Floats, lost: Floats, kept: float) -> Floats:
+    """The largest share of one class that is `found` where no more than 1 - `kept` of the other is `lost`.
+
+    Both are counts (…, T + 1) at each threshold, whole numbers, and all of a class somewhere.
+    """
+    whole_found, whole_lost = found.max(-1), lost.max(-1)
+    # As shares (n - lost) / n, not 1 - lost / n: 9 of 10 must be 0.9 to the last bit.
+    most = np.floor(whole_lost * (1 - kept))
+    most += ratio(whole_lost - most - 1, whole_lost) >= kept
+    most -= ratio(whole_lost - most, whole_lost) < kept
+    best = np.max(found, -1, initial=0, where=lost <= most[..., None])
+    return np.where(whole_lost > 0, ratio(best, whole_found), np.nan)
 
 
 def roc_points(tally: Tally, most: int = 200) -> list[tuple[float, float]]:
@@ -130,11 +142,6 @@ def roc_points(tally: Tally, most: int = 200) -> list[tuple[float, float]]:
     if len(corners) > most:
         corners = corners[np.linspace(0, len(corners) - 1, most).round().astype(int)]
     return [(float(false[k]), float(found[k])) for k in corners]
-
-
-def _swapped(tally: Tally) -> tuple[Floats, Floats]:
-    """What was negative as positive, and the order the other way round."""
-    return tally.negatives[..., ::-1], tally.positives[..., ::-1]
 
 
 def _has_both(tally: Tally) -> npt.NDArray[np.bool_]:
