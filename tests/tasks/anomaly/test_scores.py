@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from caudal.tasks.anomaly.curves import area_under_pro, area_under_roc
 from caudal.tasks.anomaly.histogram import BINS, RELATIVE_ERROR, ScoreHistogram, bin_of, top_of
 from caudal.tasks.anomaly.metrics import AnomalyScorer
+from caudal.tasks.anomaly.regions import Regions
 from caudal.tasks.anomaly.task import Anomaly
 from caudal.tasks.anomaly.threshold import ThresholdSketch
 
@@ -92,6 +93,34 @@ def test_pieces_of_images_give_the_same_as_whole_ones() -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name] == (None if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 9999), st.integers(1, 13), st.integers(1, 13))
+def test_a_region_that_lies_in_several_pieces_counts_once(seed: int, high: int, wide: int) -> None:
+    maps, masks = scenes(seed, 10)
+    draws = np.random.default_rng(seed)
+    masks[1] |= draws.random(masks[1].shape) < 0.3  # rings, hooks and corners
+    pieces = AnomalyScorer()
+    for i in range(len(maps)):
+        for row in range(0, maps.shape[1], high):
+            for col in range(0, maps.shape[2], wide):
+                part = (i, slice(row, row + high), slice(col, col + wide))
+                pieces.add(i, maps[part], masks[part].astype(np.uint8), at=(row, col))
+    found, expected = pieces.result(), scored(maps, masks).result()
+    for name in ("pro", "pro_error", "regions", "pixel_auroc"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-9), name
+
+
+def test_regions_that_are_complete_are_not_held() -> None:
+    regions = Regions()
+    wrong = np.zeros((8, 16), np.bool_)
+    wrong[2:, 3:5] = True  # reaches the rim below, and nothing goes on there
+    held = []
+    for row in range(0, 800, 8):
+        regions.add(row, 0, wrong, np.zeros(wrong.sum(), np.int64))
+        held.append(len(regions._open))
+    assert max(held) <= 2  # those of the row above, which the row below may still reach
 
 
 def test_decisions_at_the_thresholds_are_counted_as_they_are() -> None:

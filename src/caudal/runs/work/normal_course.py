@@ -223,7 +223,7 @@ def score_judged(
                 if read.valid_HW is not None:
                     truth_HW[~read.valid_HW] = IGNORE
                 marked = marked or bool((truth_HW == 1).any())
-                scorer.add(number, scores_HW, truth_HW, one.anomalous)
+                scorer.add(number, scores_HW, truth_HW, one.anomalous, (window.row, window.col))
         if one.anomalous and not marked:
             empty.append(one.mask)
     if not empty:

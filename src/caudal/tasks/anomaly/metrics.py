@@ -14,7 +14,8 @@ import numpy.typing as npt
 from caudal.core.labels import IGNORE
 from caudal.core.messages import _
 from caudal.tasks.anomaly.curves import Area, area_under_pro, area_under_roc
-from caudal.tasks.anomaly.histogram import BINS, ScoreHistogram, bin_of
+from caudal.tasks.anomaly.histogram import BINS, Floats, ScoreHistogram, bin_of
+from caudal.tasks.anomaly.regions import Regions
 from caudal.tasks.base import Metrics
 from caudal.tasks.metrics.figures import figure
 from caudal.tasks.metrics.ranking import Ranking, auroc
@@ -73,20 +74,30 @@ class AnomalyScorer:
         self._normal, self._anomalous = ScoreHistogram.empty(), ScoreHistogram.empty()
         self._by_region = np.zeros(BINS)
         self._regions = 0
+        self._regions_of_image = Regions()
+        self._joining: int | None = None
         self._normal_sum = 0.0
         self._pixels = _Decided()
         self._scored_px = self._alarm_px = 0
         self._without_mask: set[int] = set()
 
     def add(
-        self, image: int, scores_HW: Scores, truth_HW: Truth | None = None, anomalous: bool | None = None
+        self,
+        image: int,
+        scores_HW: Scores,
+        truth_HW: Truth | None = None,
+        anomalous: bool | None = None,
+        at: tuple[int, int] | None = None,
     ) -> None:
         """Take the scores of an image, or of a piece of one; NaN where there is none.
 
         `truth_HW` is 0 where a pixel is normal, 255 where nobody knows, else anomalous. `anomalous` labels
         an image as a whole: without a mask, all pixels of one that is not anomalous are normal, and those of
-        one that is are not known. A region is a set of anomalous pixels that touch, corners included; one
-        that lies in several pieces counts once in each.
+        one that is are not known. A region is a set of anomalous pixels that touch, corners included.
+
+        `at` is the row and column of a piece in its image, whose pieces then come one after the other, from
+        left to right and from above to below: a region that lies in several counts once. Without it, it
+        counts once in each.
         """
         scored_HW = np.isfinite(scores_HW)
         if not scored_HW.any():
@@ -103,7 +114,8 @@ class AnomalyScorer:
             self._pixels.see(scores_HW[known_HW] > self._pixel_threshold, wrong_HW[known_HW])
         if seen:
             self._anomalous.add(scores_HW[wrong_HW])
-            self._add_regions(scores_HW, wrong_HW)
+        if seen or self._joining == image:
+            self._add_regions(image, scores_HW, wrong_HW, at)
 
     def _add_labels_alone(self, image: int, scores: Scores, anomalous: bool | None) -> None:
         self._see(image, scores, anomalous)
@@ -124,14 +136,25 @@ class AnomalyScorer:
         self._normal.add(scores)
         self._normal_sum += float(scores.sum(dtype=np.float64))
 
-    def _add_regions(self, scores_HW: Scores, wrong_HW: npt.NDArray[np.bool_]) -> None:
-        import cv2
+    def _add_regions(
+        self, image: int, scores_HW: Scores, wrong_HW: npt.NDArray[np.bool_], at: tuple[int, int] | None
+    ) -> None:
+        if at is None or image != self._joining:
+            self._finish_regions()
+        row, col = at or (0, 0)
+        self._count(*self._regions_of_image.add(row, col, wrong_HW, bin_of(scores_HW[wrong_HW])))
+        self._joining = image
+        if at is None:
+            self._finish_regions()
 
-        count, labels_HW = cv2.connectedComponents(wrong_HW.astype(np.uint8), connectivity=8)
-        labels = labels_HW[wrong_HW]
-        share = 1 / np.bincount(labels, minlength=count)[labels]
-        self._by_region += np.bincount(bin_of(scores_HW[wrong_HW]), share, BINS)
-        self._regions += count - 1
+    def _finish_regions(self) -> None:
+        """Count what is held of an image that is over."""
+        self._count(*self._regions_of_image.finish())
+        self._regions_of_image, self._joining = Regions(), None
+
+    def _count(self, weights: Floats, regions: int) -> None:
+        self._by_region += weights
+        self._regions += regions
 
     def decide(self, image_threshold: float, pixel_threshold: float, alarms_px: int) -> None:
         """Set thresholds that were learned from the very scores that were added, all of them normal.
@@ -153,6 +176,7 @@ class AnomalyScorer:
         thresholds, `anomalous_share` (of all pixels scored), `negative_loss` (minus the mean score of normal
         pixels) and how much of each there was.
         """
+        self._finish_regions()
         known = [image for image in self._images.values() if image.anomalous is not None]
         scores = np.array([image.score for image in known], np.float64)
         anomalous = np.array([image.anomalous for image in known], np.bool_)
