@@ -28,6 +28,8 @@ LEASES = 3
 """After so many without a word, a worker elsewhere is lost."""
 _BIRTH_SECONDS = 5.0  # from a claim to the supervisor's first word
 _IN_VIEW = 100
+_FIRST_SWEEP_SECONDS, _SWEEP_SECONDS = 60.0, 3600.0
+_DAY_SECONDS = 86400.0
 
 
 class Keeper:
@@ -41,6 +43,7 @@ class Keeper:
         self._beats: dict[str, tuple[int, float]] = {}
         self._ender = Ender(store, settings, clock)
         self._waits: dict[tuple[str, int], float] = {}
+        self._next_sweep = clock() + _FIRST_SWEEP_SECONDS
 
     def look(self) -> None:
         """Do what is due.
@@ -58,6 +61,8 @@ class Keeper:
         self._waiting()
         self._too_large()
         self._ender.tend()
+        if self._clock() >= self._next_sweep:
+            self._sweep()
 
     def _near(self, attempt: Attempt) -> None:
         """Of this machine: its supervisor is alive, or it is ended here and now."""
@@ -129,6 +134,13 @@ class Keeper:
             else:
                 text = _("{fact} It starts when a larger one takes jobs.").format(fact=problem.message)
                 self._store.line.say_next(job_id, text)
+
+    def _sweep(self) -> None:
+        """Forget what is old: some of it at a time, so that nobody waits for that."""
+        history = self._settings.history_days * _DAY_SECONDS
+        self._store.once.sweep(self._settings.once_days * _DAY_SECONDS)
+        swept = self._store.audit.sweep(history), self._store.events.sweep(history)
+        self._next_sweep = self._clock() + (0.0 if any(swept) else _SWEEP_SECONDS)
 
     def _silence(self, name: str, beat: int) -> float:
         """For how many seconds nothing was heard, as far as this process has seen."""

@@ -54,6 +54,10 @@ class Settings(Frozen):
     """How often a job that ran out of memory is tried on a smaller plan."""
     lost_retries: int = Field(default=3, ge=0)
     """How often a job goes on whose process or machine was taken from it."""
+    once_days: float = Field(default=30.0, gt=0)
+    """How long it is known what was asked under which Idempotency-Key."""
+    history_days: float = Field(default=365.0, gt=0)
+    """How long the audit log, and the events of jobs that have ended, are kept. Jobs and runs stay."""
     program: tuple[str, ...] = (sys.executable, "-m", "caudal")
     """The command whose verbs are run."""
     tracking: str = ""

@@ -12,7 +12,7 @@ from caudal.core.errors import WorkerDied
 from caudal.service.ends import Ending
 from caudal.service.keeper import LEASES, Keeper
 from caudal.service.place import began, place
-from caudal.service.records import Attempt, Job, Project
+from caudal.service.records import Attempt, Job, Once, Project
 from caudal.service.settings import Settings
 from caudal.service.store import Machine, Store, Superseded, open_store
 from caudal.service.work import TrainWork
@@ -213,3 +213,29 @@ def test_a_worker_is_well_while_its_word_reaches_the_store(settings: Settings) -
         with pytest.raises(WorkerDied):
             check_worker(settings, lambda _seconds: None)  # it hangs: its row alone says nothing
         check_worker(settings, lambda _seconds: store.workers.beat(arrived.id))
+
+
+def test_what_is_old_is_forgotten_and_nothing_of_jobs_that_go_on(
+    store: Store, project: Project, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(store, settings, clock)
+    first, _new = store.jobs.submit(project.id, WORK, once=Once(owner="me", key="k", fingerprint="f"))
+    ended = store.jobs.cancel(first.id)
+    goes_on, _attempt = run(store, project)
+    store.audit.add("me", "POST 201")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 31 * 86400)
+    keeper.look()
+    assert store.once.get("me", "k") is not None  # not at once: servers may be started often
+    clock.now += 61
+    keeper.look()
+    assert store.once.get("me", "k") is None
+    assert (len(store.audit.list()), len(store.events.after(0, ended.id))) == (1, 2)
+    monkeypatch.setattr(time, "time", lambda: real() + 366 * 86400)
+    store.audit.add("me", "GET 401")
+    clock.now += 3601
+    keeper.look()
+    assert [entry.action for entry in store.audit.list()] == ["GET 401"]
+    assert store.events.after(0, ended.id) == []
+    assert store.events.after(0, goes_on.id)[0].body["state"] == "queued"
+    assert store.jobs.get(ended.id).state == "cancelled"

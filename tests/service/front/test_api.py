@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from caudal.service.ends import Ending
+from caudal.service.store import Machine
 from tests.service.front.conftest import Front
 
 NOBODY = "01m80dd1mnjd36ynd00zszxpfv"
@@ -62,6 +64,26 @@ def test_a_list_in_pages_is_the_list(front: Front) -> None:
     assert 'rel="next"' in front.get("/projects?limit=3").headers["link"]
 
 
+def test_keys_workers_and_tries_come_in_pages(front: Front) -> None:
+    job = front.job()
+    for number in range(3):
+        front.new_key("read")
+        front.store.workers.arrive(Machine(f"m{number}", "place", 2**30, 0, 8), 1, 1, "celery")
+        claimed = front.store.claims.claim(Machine("m0", "place", 2**30, 0, 8))
+        assert claimed is not None
+        front.store.claims.end(claimed[1], Ending(how="stopped"), front.settings)
+    for path, name, count in (
+        ("/keys", "id", 4),
+        ("/workers", "id", 3),
+        (f"/jobs/{job['id']}/attempts", "number", 3),
+    ):
+        whole = [one[name] for one in front.get(path).json()["items"]]
+        first = front.get(f"{path}?limit=2").json()
+        rest = front.get(f"{path}?limit=2&cursor={first['next']}").json()
+        assert len(whole) == count
+        assert [one[name] for one in first["items"] + rest["items"]] == whole
+
+
 def test_jobs_come_newest_first_in_pages_and_by_state(front: Front) -> None:
     ids = [front.job()["id"] for _number in range(5)]
     front.post(f"/jobs/{ids[0]}/cancel")
@@ -106,7 +128,7 @@ def test_a_job_is_submitted_cancelled_and_retried(front: Front) -> None:
     assert front.post(f"/jobs/{job['id']}/cancel").status_code == 409
     assert front.post(f"/jobs/{job['id']}/retry?smaller=true").json()["state"] == "queued"
     assert front.queue.told == [job["id"], job["id"]]
-    assert front.get(f"/jobs/{job['id']}/attempts").json() == []
+    assert front.get(f"/jobs/{job['id']}/attempts").json() == {"items": [], "next": None}
     assert front.get(f"/jobs/{job['id']}/log").status_code == 404
     kinds = [event["kind"] for event in front.get(f"/jobs/{job['id']}/events").json()["items"]]
     assert kinds == ["job_state"] * 3

@@ -151,9 +151,20 @@ def retry_job(
 
 
 @router.get("/jobs/{job_id}/attempts", responses=documented(304, 404), operation_id="list_attempts")
-def list_attempts(here: Here, caller: Reads, job_id: PathId) -> list[AttemptView]:
+def list_attempts(
+    request: Request,
+    response: Response,
+    here: Here,
+    caller: Reads,
+    job_id: PathId,
+    limit: Limit = 50,
+    cursor: Cursor = "",
+) -> Page[AttemptView]:
     """Each try at it, the first one first: where, how it ended, what it held."""
-    return [AttemptView.of(attempt, here.roots.veil) for attempt in here.store.jobs.attempts(job_id)]
+    after = number_of(cursor) or 0
+    found = [one for one in here.store.jobs.attempts(job_id) if one.number > after][:limit]
+    items = [AttemptView.of(attempt, here.roots.veil) for attempt in found]
+    return paged(request, response, items, limit, found[-1].number if found else None)
 
 
 @router.get("/jobs/{job_id}/status", responses=documented(304, 404), operation_id="get_status")

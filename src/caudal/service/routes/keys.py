@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from caudal.service.asks import NewKey, PathId
 from caudal.service.auth import Admins, Reads, hashed, new_key
 from caudal.service.context import Here
-from caudal.service.pages import Cursor, Limit, Page, number_of, paged
+from caudal.service.pages import Cursor, Limit, Page, id_of, number_of, paged
 from caudal.service.problems import documented
 from caudal.service.records import SCOPES
 from caudal.service.views import AuditView, CallerView, KeyView, WorkerView
@@ -31,9 +31,13 @@ def get_me(caller: Reads) -> CallerView:
 
 
 @router.get("/keys", responses=documented(304), operation_id="list_keys")
-def list_keys(here: Here, caller: Admins) -> list[KeyView]:
-    """All keys, also those that were revoked."""
-    return [KeyView.of(key) for key in here.store.keys.list()]
+def list_keys(
+    request: Request, response: Response, here: Here, caller: Admins, limit: Limit = 50, cursor: Cursor = ""
+) -> Page[KeyView]:
+    """All keys, also those that were revoked; the oldest first."""
+    found = here.store.keys.list(limit, id_of(cursor))
+    items = [KeyView.of(key) for key in found]
+    return paged(request, response, items, limit, found[-1].id if found else None)
 
 
 @router.post("/keys", status_code=201, responses=documented(409, 413), operation_id="create_key")
@@ -64,6 +68,11 @@ def list_audit(
 
 
 @router.get("/workers", responses=documented(304), operation_id="list_workers")
-def list_workers(here: Here, caller: Reads) -> list[WorkerView]:
-    """The machines that take jobs."""
-    return [WorkerView.of(worker) for worker in here.store.workers.list()]
+def list_workers(
+    request: Request, response: Response, here: Here, caller: Reads, limit: Limit = 50, cursor: Cursor = ""
+) -> Page[WorkerView]:
+    """The machines that take jobs; those that are here for longest first."""
+    after = id_of(cursor)
+    found = [worker for worker in here.store.workers.list() if worker.id > after][:limit]
+    items = [WorkerView.of(worker) for worker in found]
+    return paged(request, response, items, limit, found[-1].id if found else None)

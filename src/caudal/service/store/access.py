@@ -51,10 +51,12 @@ class Keys:
         with self._database.reading() as connection:
             return next(iter(rows.many(connection, query, ApiKey)), None)
 
-    def list(self) -> list[ApiKey]:
-        """All, the oldest first."""
+    def list(self, limit: int = 50, after: str = "") -> list[ApiKey]:
+        """The oldest first; `after` is the id of the last one of the page before."""
+        k = t.api_keys.c
+        query = sa.select(t.api_keys).where(k.id > after).order_by(k.id).limit(rows.page(limit))
         with self._database.reading() as connection:
-            return rows.many(connection, sa.select(t.api_keys).order_by(t.api_keys.c.id), ApiKey)
+            return rows.many(connection, query, ApiKey)
 
     def revoke(self, key_id: str) -> ApiKey:
         """From now on it opens nothing.
@@ -117,7 +119,7 @@ class OnceOnly:
 
 
 class Audit:
-    """What was done by whom; entries are only ever added."""
+    """What was done by whom; entries are added, never changed, and forgotten when they are old."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -137,6 +139,14 @@ class Audit:
         }  # fmt: skip
         with self._database.writing() as connection:
             connection.execute(sa.insert(t.audit).values(**values))
+
+    def sweep(self, older_than_seconds: float, most: int = 5000) -> int:
+        """Forget up to `most` of what is that old; how many. Only the oldest entries are looked at."""
+        a = t.audit.c
+        oldest = sa.select(a.id).order_by(a.id).limit(most)
+        old = a.id.in_(oldest) & (a.time < time.time() - older_than_seconds)
+        with self._database.writing() as connection:
+            return connection.execute(sa.delete(t.audit).where(old)).rowcount
 
     def list(self, limit: int = 50, before: int | None = None) -> list[AuditEntry]:
         """The newest first; `before` is the id of the last one of the page before."""

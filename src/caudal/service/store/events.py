@@ -1,14 +1,17 @@
 """What happened in jobs, in the order in which it can be read.
 
 Who has seen number n asks for what came after it.
-Written by `claims` and by whoever moves a job; here it is only read.
+Written by `claims` and by whoever moves a job; here it is read, and forgotten when it is old.
 """
 
 from __future__ import annotations
 
+import time
+
 import sqlalchemy as sa
 
 from caudal.service.records import StoredEvent
+from caudal.service.states import ENDED
 from caudal.service.store import rows
 from caudal.service.store import tables as t
 from caudal.service.store.engine import Database
@@ -35,6 +38,14 @@ class StoredEvents:
         query = sa.select(t.events).where(e.job_id == job_id).order_by(e.id.desc()).limit(rows.page(number))
         with self._database.reading() as connection:
             return rows.many(connection, query, StoredEvent)[::-1]
+
+    def sweep(self, older_than_seconds: float, most: int = 5000) -> int:
+        """Forget up to `most` events of jobs that ended so long ago; how many."""
+        e, j = t.events.c, t.jobs.c
+        old = j.ended < time.time() - older_than_seconds
+        some = sa.select(e.id).join(t.jobs, j.id == e.job_id).where(j.state.in_(sorted(ENDED)), old)
+        with self._database.writing() as connection:
+            return connection.execute(sa.delete(t.events).where(e.id.in_(some.limit(most)))).rowcount
 
     def last_id(self, job_id: str | None = None) -> int:
         """The number of the last event, of a job or of all; 0 where there is none. One row is read."""
