@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import caudal
-from caudal.core.errors import DataError
+from caudal.core.errors import BadPair, DataError, UsageError
 from caudal.core.units import MIB
 from caudal.data.classes import Classes
 from caudal.data.normalize import Normalization
@@ -70,6 +70,57 @@ def test_a_segmentation_is_explained_beside_its_masks(model: Path, scenes: Path,
     assert "Energy in the mask" in text
     assert "The dashed line is the mask" in text
     assert "its training curves are not shown" in text
+
+
+def test_a_picture_without_its_class_or_mask_does_not_cost_the_page(
+    model: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("captum")
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(scenes / "masks" / "one.png")
+    (scenes / "masks" / "two.png").unlink()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(scenes / "masks" / "other.png")
+    found = caudal.explain(
+        model, scenes / "images", out=tmp_path / "a.html", masks=scenes / "masks", methods=["hirescam"]
+    )
+    assert found.metrics is not None
+    assert found.metrics["pictures"] == 2
+    assert any("1 pictures have no mask" in text and "first: two" in text for text in found.warnings)
+    assert any("mark nothing of what is seen there (first: one)" in text for text in found.warnings)
+
+    from caudal.inference.explain import target
+
+    chosen, calls = target.choose_target, []
+
+    def nowhere_in_the_first(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 1:
+            raise UsageError("Nowhere.", "Choose another.", nowhere=True)
+        return chosen(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(target, "choose_target", nowhere_in_the_first)
+    page = tmp_path / "b.html"
+    found = caudal.explain(model, scenes / "images", out=page, target="255", methods=["hirescam"])
+    assert found.metrics is not None
+    assert found.metrics["pictures"] == 1
+    assert any("1 pictures are left out: the model gives class 255 to no pixel" in t for t in found.warnings)
+    calls.clear()
+    with pytest.raises(UsageError, match="Nowhere"):
+        caudal.explain(model, scenes / "images" / "one.png", out=page, target="255", methods=["hirescam"])
+
+
+def test_a_mask_of_another_size_is_named_by_explain(model: Path, scenes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    Image.fromarray(np.full((40, 64), 255, np.uint8)).save(scenes / "masks" / "one.png")
+    with pytest.raises(BadPair, match=r"one\.png is 40×64"):
+        caudal.explain(model, scenes / "images", out=tmp_path / "a.html", masks=scenes / "masks")
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_a_model_of_anomalies_has_no_class_to_explain(scenes: Path, tmp_path: Path) -> None:
+    card = weights.ModelCard(task="anomaly", architecture="rx", config={}, bands=3, outputs=1)
+    weights.save(tmp_path / "run" / "model", weights.build("rx", 3, 1, {}), card)
+    with pytest.raises(UsageError, match="knows no classes"):
+        caudal.explain(tmp_path / "run", scenes / "images", out=tmp_path / "a.html")
 
 
 def test_a_figure_of_a_segmentation_is_one_picture(model: Path, scenes: Path, tmp_path: Path) -> None:

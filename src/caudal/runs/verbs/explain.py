@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from caudal.core.errors import UsageError
-from caudal.core.geometry import Window
+from caudal.core.errors import CaudalError, UsageError
+from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
-from caudal.data.locations import located
-from caudal.data.pairs import images_in
 from caudal.data.paths import local_path
-from caudal.data.readers import reader_for
 from caudal.memory import planner
-from caudal.memory.meters import Watch, charged_bytes
+from caudal.memory.meters import charged_bytes
 from caudal.runs.loaded import is_of_samples
 from caudal.runs.machine import ram_budget
+from caudal.runs.reason_masks import ReasonMasks
 from caudal.runs.report.curves import curves
 from caudal.runs.report.explanation import Calibration, ClassProbability, ExplainedImage, write_explanations
 from caudal.runs.report.explanation_figure import write_figure
 from caudal.runs.report.story import read_story
 from caudal.runs.result import Result
 from caudal.runs.seen import Eyes, Seen, open_eyes
+from caudal.runs.telling import Telling
 
 MOST = 12
 _WORK_BYTES = Bytes(160 * MIB)  # a copy of the weights is counted beside it; measured on pictures of 224 px
@@ -45,6 +40,7 @@ def explain(
     most: int = MOST,
     ram: str | int | None = None,
     device: str | None = None,
+    listeners: Sequence[Sink] = (),
 ) -> Result:
     """Explain what the model of `run` sees in a picture, or in the first `most` of a folder.
 
@@ -61,40 +57,60 @@ def explain(
         DoesNotFit: it takes more than `ram`.
         UsageError: an unknown method or class, another kind of output, a task without pictures.
     """
-    began = time.monotonic()
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
     page = local_path(str(out), must_exist=False)
     folder = local_path(str(run))
     if (model := _of_places(folder, device or "auto")) is not None:
-        return _explain_places(model, run, images, page, target, labels, most, budget, began)
+        return _explain_places(model, run, images, page, target, labels, most, budget, listeners)
     if page.suffix not in (".html", ".png"):
         raise UsageError(
             _("An explanation is a page or a figure, and {path} is no name for one.").format(path=page),
             _("Give a .html, or for one picture a .png, with -o."),
         )
-    with Watch() as watch:
+    with Telling("explain", listeners) as told:
         eyes = open_eyes(folder, device or "auto")
         needed = Bytes(charged_bytes() + _WORK_BYTES)
         planner.refuse_above(budget, needed)
         wanted = 1 if page.suffix == ".png" else most
-        seen = eyes.look(str(images), str(labels) if labels else None, wanted)
-        beside = _masks(masks)
-        items = [_explained(eyes, one, methods, target, beside) for one in seen]
+        count, seen = eyes.look(str(images), str(labels) if labels else None, wanted, told.scanned)
+        told.started(eyes.source.card.task, eyes.device, count, budget, needed)
+        beside, absent = ReasonMasks(masks), list[CaudalError]()
+        items: list[ExplainedImage] = []
+        for one in seen:
+            try:
+                items.append(_explained(eyes, one, methods, target, beside))
+            except UsageError as error:
+                if not error.facts.get("nowhere"):
+                    raise
+                absent.append(error)
+            told.part(len(items) + len(absent), count)
+        if not items:
+            raise absent[0]
+        warnings = [*beside.warnings(), *_absent(absent, target)]
         if page.suffix == ".png":
             write_figure(page, items[0])
         else:
-            _write_page(page, folder, eyes, items)
+            _write_page(page, folder, eyes, items, warnings)
     figures = items[0].explanations[0].figures()
-    return Result(
+    result = Result(
         verb="explain",
         run=str(run),
         output=str(page),
         metrics={"pictures": float(len(items)), **figures},
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(needed), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=time.monotonic() - began,
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
+        warnings=tuple(warnings),
     )
+    return told.ended(result)
+
+
+def _absent(errors: Sequence[CaudalError], target: str | None) -> list[str]:
+    if not errors:
+        return []
+    said = _("{count} pictures are left out: the model gives class {target} to no pixel of them.")
+    return [said.format(count=len(errors), target=target)]
 
 
 def _of_places(folder: Path, device: str) -> Any:
@@ -117,12 +133,12 @@ def _explain_places(
     labels: str | Path | None,
     most: int,
     budget: Bytes,
-    began: float,
+    listeners: Sequence[Sink],
 ) -> Result:
     from caudal.runs.steps_and_nodes import check_page, explain_rows
 
     check_page(page)
-    with Watch() as watch:
+    with Telling("explain", listeners) as told:
         figures, predicted, warnings = explain_rows(
             model,
             str(data),
@@ -132,22 +148,24 @@ def _explain_places(
             labels=str(labels) if labels else None,
             most=most,
             budget=budget,
+            told=told,
         )
-    return Result(
+    result = Result(
         verb="explain",
         run=str(run),
         output=str(page),
         metrics=figures,
         budget_bytes={"ram": int(budget), "vram": 0},
         predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(watch.peak), "vram": 0},
-        seconds=time.monotonic() - began,
+        peak_bytes={"ram": int(told.peak), "vram": 0},
+        seconds=told.seconds,
         warnings=tuple(warnings),
     )
+    return told.ended(result)
 
 
 def _explained(
-    eyes: Eyes, one: Seen, methods: Sequence[str], target: str | None, masks: dict[str, Any]
+    eyes: Eyes, one: Seen, methods: Sequence[str], target: str | None, masks: ReasonMasks
 ) -> ExplainedImage:
     from caudal.inference.explain.explain import Looks, explain
     from caudal.inference.explain.target import TargetScore, choose_target
@@ -162,7 +180,7 @@ def _explained(
         index = eyes.class_names.index(target)
     chosen = choose_target(eyes.model, one.x_CHW, index)
     looks = Looks(methods=tuple(methods)) if methods else Looks()
-    lesion_HW = _mask_of(masks, one)
+    lesion_HW = masks.of(one)
     found = explain(eyes.model, one.x_CHW, chosen, looks, lesion_HW=lesion_HW)
     score = TargetScore(eyes.model, chosen)
     raw = score.all_probabilities(one.x_CHW[None])[0].tolist()
@@ -173,41 +191,19 @@ def _explained(
     return ExplainedImage(one.name, one.picture, classes, found, lesion_HW, one.truth)
 
 
-def _masks(masks: str | Path | None) -> dict[str, Any]:
-    return {} if masks is None else {path.stem: path for path in images_in(located(str(masks)))}
-
-
-def _mask_of(masks: dict[str, Any], one: Seen) -> npt.NDArray[np.bool_] | None:
-    """The mask of a picture, brought to the size that the model sees; by its name, with or without a tail."""
-    import cv2
-
-    path = next(
-        (masks[name] for name in (one.name, f"{one.name}_mask", f"{one.name}_segmentation") if name in masks),
-        None,
-    )
-    if path is None:
-        return None
-    header = reader_for(path).header(path)
-    whole = Window(0, 0, header.height, header.width)
-    window = whole if one.window is None else one.window.clip(header.height, header.width)
-    with reader_for(path).open(path) as source:
-        mask_HW = source.read(window).x_HWC[:, :, 0] > 0
-    high, wide = one.x_CHW.shape[1:]
-    if mask_HW.shape == (high, wide):
-        return np.asarray(mask_HW)
-    resized = cv2.resize(mask_HW.astype(np.uint8), (int(wide), int(high)), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(resized > 0)
-
-
-def _write_page(page: Path, folder: Path, eyes: Eyes, items: Sequence[ExplainedImage]) -> None:
+def _write_page(
+    page: Path, folder: Path, eyes: Eyes, items: Sequence[ExplainedImage], warnings: Sequence[str]
+) -> None:
     training: Sequence[Any] = ()
-    warnings: tuple[str, ...] = ()
     if (folder / "events.jsonl").is_file():
         from caudal.runs.folder import RunFolder
 
         training = curves(read_story(RunFolder(folder)))
     else:
-        warnings = (_("There is no run beside the model, so its training curves are not shown."),)
+        warnings = (
+            *warnings,
+            _("There is no run beside the model, so its training curves are not shown."),
+        )
     calibration = Calibration(eyes.temperature) if eyes.temperature is not None else None
     write_explanations(
         page,
