@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.cgroups import run_in_group
 
-from caudal.core.events import StepDone, read
+from caudal.core.events import Events, StepDone, read
+from caudal.runs import assemble
+from caudal.runs.folder import RunFolder
 from caudal.runs.spec import RunSpec
 from caudal.runs.verbs.train import train
+from caudal.runs.work.set_stream import least_ram
+from caudal.runs.work.sets import Sets
 from caudal.tasks.classification.task import Classification
 from caudal.training import precision
 from caudal.training.adamw import AdamW
@@ -76,22 +82,98 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
-    code = "import sys, pathlib, test_distributed as t; t.child(pathlib.Path(sys.argv[1]))"
+def both(function: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+    """What each of two processes leaves in the folder, that call a function of this file with it."""
+    env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    code = f"import sys, pathlib, test_distributed as t; t.{function}(pathlib.Path(sys.argv[1]))"
     root = Path(__file__).parents[2]
     env["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), str(root)))
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env | {"RANK": str(rank)})
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)], env=env | {"RANK": str(rank), "WORLD_SIZE": str(WORLD)}
+        )
         for rank in range(WORLD)
     ]
     assert [process.wait(120) for process in processes] == [0] * WORLD
-    alone = learn(ALONE)
-    both = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(WORLD)]
-    for name, expected in alone.items():
-        assert torch.equal(both[0][name], both[1][name]), name
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(WORLD)]
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    shared = both("child", tmp_path)
+    for name, expected in learn(ALONE).items():
+        assert torch.equal(shared[0][name], shared[1][name]), name
         if name != "seen":  # of one process it counts micro-batches
-            assert torch.allclose(both[0][name], expected, rtol=1e-5, atol=1e-6), name
+            assert torch.allclose(shared[0][name], expected, rtol=1e-5, atol=1e-6), name
+
+
+def sequences(path: Path) -> Path:
+    """Sequences of very different lengths."""
+    draw = np.random.default_rng(0)
+    lengths = np.ceil(draw.lognormal(2, 0.8, 48)).astype(int)
+    x, ends = draw.normal(size=(int(lengths.sum()), 3)).astype(np.float32), np.cumsum(lengths)
+    np.savez(path, **{"x": x, "x.ends": ends, "y": np.arange(48) % 2})
+    return path
+
+
+def molecules(path: Path) -> Path:
+    """Chains of nodes of very different lengths, with features of edges."""
+    draw = np.random.default_rng(0)
+    with path.open("w") as file:
+        for k, nodes in enumerate(np.ceil(draw.lognormal(2, 0.8, 48)).astype(int).tolist()):
+            edges = [[i, i + 1, float(draw.normal())] for i in range(nodes - 1)]
+            x = draw.normal(size=(nodes, 3)).round(3).tolist()
+            file.write(json.dumps({"x": x, "edges": edges or [[0, 0, 0.0]], "y": k % 2}) + "\n")
+    return path
+
+
+def learn_samples(task: str, data: Path, folder: Path, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Weights and losses of some steps on sequences or graphs, as a run takes them."""
+    models = {"sequence": {"name": "recurrent", "config": {"width": 8}}, "graph": {"name": "graph_conv"}}
+    spec = RunSpec.make(
+        {
+            "task": task,
+            "data": {"images": [str(data)]},
+            "model": models[task],
+            "training": {"steps": STEPS, "batch": BATCH},
+            "device": "cpu",
+        }
+    )
+    work = Sets.open(spec)
+    plan: Any = SimpleNamespace(spec=spec, device="cpu", arena=least_ram(work.train, BATCH, 2))
+    folder.mkdir()
+    course = work.start(plan, RunFolder(folder), False, Events())
+    number = precision.choose("cpu", "fp32")
+    torch.manual_seed(5)
+    model = course.make_model()
+    stepper, _average = assemble.make_stepper(
+        spec, course.task, model, course.prepare(), course.parts, number, 4 if ranks.first else 2
+    )
+    stepper.ranks = ranks
+    with course.batches(0) as batches:
+        losses = [stepper.run(batch, 1e-2) for batch in batches]
+    assert len(losses) == STEPS
+    return {**model.state_dict(), "losses": torch.tensor(losses)}
+
+
+def child_of_samples(folder: Path) -> None:
+    """As `child`, on sequences and then on graphs."""
+    with joined("cpu") as ranks:
+        found = {}
+        for task, data in (("sequence", "beats.npz"), ("graph", "molecules.jsonl")):
+            made = learn_samples(task, folder / data, folder / f"{task}{ranks.rank}", ranks)
+            found |= {f"{task}.{name}": value for name, value in made.items()}
+        save_file(found, folder / f"{ranks.rank}.safetensors")
+
+
+def test_two_processes_take_the_steps_of_one_on_sequences_and_graphs(tmp_path: Path) -> None:
+    pytest.importorskip("torch_geometric")
+    data = {"sequence": sequences(tmp_path / "beats.npz"), "graph": molecules(tmp_path / "molecules.jsonl")}
+    first, second = both("child_of_samples", tmp_path)
+    for task, path in data.items():
+        for name, expected in learn_samples(task, path, tmp_path / task, ALONE).items():
+            one = first[f"{task}.{name}"]
+            assert torch.equal(one, second[f"{task}.{name}"]), name
+            assert torch.allclose(one, expected, rtol=1e-3, atol=1e-5), (task, name)
 
 
 @pytest.fixture

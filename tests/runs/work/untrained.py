@@ -25,7 +25,7 @@ def asked(task: str, path: Path, **sections: Any) -> RunSpec:
         {
             "task": task,
             "data": {"images": [str(path)], **sections.pop("data", {})},
-            "training": {"steps": 6, "batch": 4, "average": 2, "validate_every": 6},
+            "training": sections.pop("training", {"steps": 6, "batch": 4, "average": 2, "validate_every": 6}),
             "model": small,
             "device": "cpu",
             **sections,
