@@ -22,6 +22,15 @@ from caudal.service.work import VERBS
 
 _ID_LETTERS = 26
 _SECTIONS = ("model", "training", "split", "augmentation")
+_TAKES: dict[str, tuple[str, ...]] = {
+    "train": ("task", "masks", "labels", "spec", "plan", "vram", "seed", "device"),
+    "predict": ("run", "scores", "device"),
+    "evaluate": ("run", "masks", "labels", "device"),
+    "explain": ("run", "masks", "labels", "method", "device"),
+    "pack": (),
+    "generate": ("identity", "prompt", "count", "steps", "vram", "seed", "device"),
+}
+"""Of each verb, the options that it takes beside those of every job."""
 _CODES = {
     "oom_host": MEMORY,
     "oom_device": MEMORY,
@@ -54,8 +63,8 @@ Wait = Annotated[bool, typer.Option("--wait", help=_("Until it has ended; then t
 def submit(
     verb: Annotated[str, typer.Argument(help=_("train, predict, evaluate, explain, pack or generate."))],
     data: Annotated[
-        str, typer.Argument(help=_("A data set's id, or a place in one of the service's roots."))
-    ],
+        str | None, typer.Argument(help=_("A data set's id, or a place in one of the service's roots."))
+    ] = None,
     identity: Annotated[
         list[str] | None, typer.Option(help=_("Pictures of faces, for generate: ids or places."))
     ] = None,
@@ -65,7 +74,15 @@ def submit(
     task: Annotated[str | None, typer.Option(help=_("What is learned; for train."))] = None,
     run: Annotated[str | None, typer.Option(help=_("Id of the run whose model is used."))] = None,
     masks: Annotated[str | None, typer.Option(help=_("Masks: an id or a place, too."))] = None,
+    labels: Annotated[str | None, typer.Option(help=_("A table of labels: an id or a place, too."))] = None,
     file: Annotated[str | None, typer.Option(help=_("One file or folder of the data set."))] = None,
+    plan: Annotated[
+        str | None, typer.Option(help=_("Id of a plan of the service to train by, without DATA."))
+    ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help=_("Scores of each class, too; for predict."))
+    ] = False,
+    method: Annotated[list[str] | None, typer.Option(help=_("A way to explain; may be repeated."))] = None,
     spec: Annotated[
         Path | None, typer.Option(help=_("A spec whose sections are taken, but for data."))
     ] = None,
@@ -74,6 +91,7 @@ def submit(
     device: Annotated[str | None, typer.Option(help=_("auto, cuda or cpu; never a silent fallback."))] = None,
     seed: Annotated[int | None, typer.Option(help=_("Number that all randomness comes from."))] = None,
     name: Annotated[str | None, typer.Option(help=_("What it is called."))] = None,
+    project: Annotated[str | None, typer.Option(help=_("Id of the project that it belongs to."))] = None,
     priority: Annotated[int, typer.Option(help=_("From -10 to 10; higher ones first."))] = 0,
     time: Annotated[str | None, typer.Option("--time", help=_("Ends after so long, like 90m."))] = None,
     key: Annotated[str | None, typer.Option(help=_("The same key again is the same job."))] = None,
@@ -88,33 +106,52 @@ def submit(
                 _("“{verb}” is no verb of a job.").format(verb=verb),
                 _("Use one of: {verbs}.").format(verbs=", ".join(VERBS)),
             )
+        given = {
+            "task": task, "run": run, "masks": masks, "labels": labels, "spec": spec, "vram": vram,
+            "seed": seed, "plan": plan, "scores": scores or None, "method": method, "identity": identity, "prompt": prompt,
+            "count": count, "steps": steps, "device": device,
+        }  # fmt: skip
+        for option in (one for one, value in given.items() if value is not None and one not in _TAKES[verb]):
+            raise UsageError(
+                _("--{option} is nothing for {verb}.").format(option=option, verb=verb),
+                _("It takes: {options}.").format(options=" ".join(f"--{one}" for one in _TAKES[verb]) or "—"),
+            )
+        if (data is None) == (plan is None) or (plan is not None and verb != "train"):
+            raise UsageError(
+                _("A job needs data, or a plan for a training, and not both."),
+                _("Write: caudal jobs submit VERB DATA, or caudal jobs submit train --plan ID."),
+            )
         order: dict[str, Any] = {
             "verb": verb,
             "name": name,
+            "project": project,
             "priority": priority,
             "limit_seconds": parse_seconds(time) if time else None,
             "ram": _size(ram),
             "device": device,
         }
-        found = {"dataset": _dataset(client, data), "file": file}
-        where = {key: value for key, value in found.items() if value is not None}
-        other = {"dataset": _dataset(client, masks)} if masks else None
+        where: dict[str, Any] | None = None
+        if data is not None:
+            where = {"dataset": _dataset(client, data)} | ({"file": file} if file else {})
+        truth = {
+            kind: {"dataset": _dataset(client, text)} if text else None
+            for kind, text in (("masks", masks), ("labels", labels))
+        }
         if verb == "train":
-            order |= {"task": task, "data": where, "masks": other, "vram": _size(vram), "seed": seed}
+            order |= {"task": task, "data": where, **truth, "plan": plan, "vram": _size(vram), "seed": seed}
             order |= {"spec": _sections(spec)} if spec else {}
         elif verb == "predict":
-            order |= {"run": run, "inputs": [where]}
+            order |= {"run": run, "inputs": [where], "scores": scores or None}
         elif verb == "generate":
             people = [{"dataset": _dataset(client, face)} for face in identity or ()]
             order |= {"model": where, "people": people, "prompt": prompt or "", "vram": _size(vram)}
             order |= {"count": count, "steps": steps, "seed": seed}
         elif verb == "explain":
-            order |= {"run": run, "images": where, "masks": other}
+            order |= {"run": run, "images": where, **truth, "method": list(method) if method else None}
         elif verb == "evaluate":
-            order |= {"run": run, "data": where, "masks": other}
+            order |= {"run": run, "data": where, **truth}
         else:
             order |= {"data": where}
-            order.pop("device")
         job = client.submit(order, key)
         _end(shown, client.wait(job.id) if wait else job, wait)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,3 +146,47 @@ def test_the_verbs_speak_to_the_service(
     code, said = run("show", "nonsense")
     assert code == 2
     assert said["error"]["code"] == "usage"  # type: ignore[index]
+
+
+def test_what_is_submitted_by_a_verb_is_what_the_interface_takes(
+    front: Front, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pydantic import TypeAdapter
+    from typer.testing import CliRunner
+
+    from caudal.cli.main import app
+    from caudal.service.asks import NewJob
+
+    ident, orders, job = "01m80dd1mnjd36ynd00zszxpfv", list[Any](), Job.model_validate(front.job())
+
+    def submit(_client: Client, order: dict[str, Any], _key: str | None) -> Job:
+        orders.append({name: value for name, value in order.items() if value is not None})
+        return job
+
+    monkeypatch.setattr(Client, "submit", submit)
+
+    def run(*words: str) -> int:
+        return CliRunner().invoke(app, ["jobs", "submit", *words, "--url", "http://localhost:1"]).exit_code
+
+    every = ["--project", ident, "--name", "x", "--ram", "1GiB"]
+    truth = ["--masks", ident, "--labels", ident]
+    assert run("train", ident, "--task", "segmentation", *truth, *every, "--seed", "1") == DONE
+    assert run("train", "--plan", ident, *every) == DONE
+    assert run("predict", ident, "--run", ident, "--scores", *every) == DONE
+    assert run("evaluate", ident, "--run", ident, *truth, *every) == DONE
+    assert (
+        run("explain", ident, "--run", ident, *truth, "--method", "gradcam", "--method", "occlusion") == DONE
+    )
+    assert run("pack", ident, *every) == DONE
+    taken = [TypeAdapter(NewJob).validate_python(order) for order in orders]
+    assert [one.verb for one in taken] == ["train", "train", "predict", "evaluate", "explain", "pack"]
+    assert orders[0]["labels"] == orders[0]["masks"] == {"dataset": ident}
+    assert (orders[1]["plan"], orders[2]["scores"], orders[3]["project"]) == (ident, True, ident)
+    assert orders[4]["method"] == ["gradcam", "occlusion"]
+    wrong = [
+        ["pack"],
+        ["train", ident, "--plan", ident],
+        ["predict", "--plan", ident],
+        ["pack", ident, "--scores"],
+    ]
+    assert {run(*words) for words in wrong} == {2}
