@@ -21,6 +21,7 @@ from tests.cgroups import Ended, run_in_group
 from benchmarks.children import GIB, MIB
 from benchmarks.peers.setup import home, python_of
 from benchmarks.rows import Row
+from caudal.core.events import RunKilled, read
 
 LIMITS = (512 * MIB, GIB, 2 * GIB, 4 * GIB)
 ROUNDS = int(os.environ.get("CAUDAL_KILL_ROUNDS", "3"))
@@ -53,12 +54,12 @@ def row() -> Row:
             for way in ("caudal", *JOBS[job]):
                 cell = cells[job, way, limit] = Cell()
                 for number in range(OURS if way == "caudal" else ROUNDS):
-                    ended = (
-                        _ours(job, folder, limit, number)
-                        if way == "caudal"
-                        else _theirs(job, way, folder, limit)
-                    )
-                    cell.ends[_end(ended)] += 1
+                    if way == "caudal":
+                        ended = _ours(job, folder, limit, number)
+                        cell.ends[_killed(job, folder, limit, number) or _end(ended)] += 1
+                    else:
+                        ended = _theirs(job, way, folder, limit)
+                        cell.ends[_end(ended)] += 1
                     cell.charged.append(ended.peak_charged / limit)
                 print(job, way, limit // MIB, dict(cell.ends), f"{max(cell.charged):.0%}", flush=True)
     ours = [cell for (_job, way, _limit), cell in cells.items() if way == "caudal"]
@@ -98,8 +99,21 @@ def _end(ended: Ended) -> str:
     return f"failed ({ended.returncode})"
 
 
+def _killed(job: str, folder: Path, limit: int, number: int) -> str:
+    """Whether the run of ours was killed on the way, also where it went on to a good end by itself."""
+    events = _out(job, folder, limit, number) / "events.jsonl"
+    if not events.is_file():
+        return ""
+    kills = [event for event in read(events) if isinstance(event, RunKilled)]
+    return f"killed {len(kills)} times, and went on" if kills else ""
+
+
+def _out(job: str, folder: Path, limit: int, number: int) -> Path:
+    return folder / "ours" / f"{job} {limit} {number}"
+
+
 def _ours(job: str, folder: Path, limit: int, number: int) -> Ended:
-    out = folder / "ours" / f"{job} {limit} {number}"
+    out = _out(job, folder, limit, number)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(exist_ok=True)
     words: dict[str, list[Any]] = {

@@ -39,6 +39,8 @@ ROWS = {
     "flat_memory": "benchmarks.endurance:flat_memory",
     "broken": "benchmarks.endurance:broken",
     "prediction": "benchmarks.prediction:row",
+    "draws": "benchmarks.draws:row",
+    "drift": "benchmarks.drift:row",
     "governor": "benchmarks.governor:row",
     "tight": "benchmarks.tight:row",
     "kill_matrix": "benchmarks.kill_matrix:row",

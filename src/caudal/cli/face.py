@@ -12,7 +12,7 @@ from rich.console import Console
 
 from caudal.cli import render
 from caudal.cli.exits import exit_code
-from caudal.core.errors import CaudalError
+from caudal.core.errors import CaudalError, to_record
 from caudal.core.messages import _
 
 Json = Annotated[bool, typer.Option("--json", help=_("Print one JSON object as the last line."))]
@@ -39,5 +39,5 @@ def face(as_json: bool) -> Iterator[Face]:
         yield shown
     except CaudalError as error:
         render.show_error(Console(stderr=True, highlight=False), error)
-        shown.end({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        shown.end({"error": to_record(error)})
         raise typer.Exit(exit_code(error)) from None
