@@ -14,9 +14,13 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from morecantile import Tile
+from rasterio.transform import from_bounds
 from rio_tiler.colormap import cmap
 from rio_tiler.errors import InvalidBandName, TileOutsideBounds
 from rio_tiler.io import ImageReader, Reader
+from rio_tiler.models import ImageData
+from rio_tiler.reader import read
 
 from caudal.core.messages import _
 from caudal.service.denied import Denied
@@ -116,7 +120,10 @@ def tile(
             raise Denied("outside", _("The tile is outside of the raster."), "")
         _refuse_large(limits, dataset, 2.0 ** max(0, int(reader.maxzoom) - z))
         try:
-            image = reader.tile(x, y, z, tilesize=TILE_PX, indexes=tuple(bands))
+            if dataset.crs and z < reader.minzoom:
+                image = _from_afar(reader, dataset, x, y, z, bands)
+            else:
+                image = reader.tile(x, y, z, tilesize=TILE_PX, indexes=tuple(bands))
         except (TileOutsideBounds, InvalidBandName):
             raise Denied("outside", _("The tile is outside of the raster."), "") from None
         ranges = list(rescale)
@@ -129,6 +136,16 @@ def tile(
             colours: Any = cmap.get(colormap_name)
             return {}, image.render(img_format="PNG", colormap=colours)
         return {}, image.render(img_format="PNG")
+
+
+def _from_afar(reader: Reader, dataset: Any, x: int, y: int, z: int, bands: Sequence[int]) -> ImageData:
+    """A tile that is larger than the raster, warped straight to its pixels.
+
+    Through a raster as fine as the file, as closer tiles are made, a tile of the whole world takes minutes.
+    """
+    bounds = reader.tms.xy_bounds(Tile(x=x, y=y, z=z))
+    there = {"transform": from_bounds(*bounds, TILE_PX, TILE_PX), "width": TILE_PX, "height": TILE_PX}
+    return read(dataset, dst_crs=reader.tms.rasterio_crs, indexes=tuple(bands), vrt_options=there)
 
 
 def _refuse_large(limits: Limits, dataset: Any, shrink: float) -> None:

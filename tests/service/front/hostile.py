@@ -1,15 +1,15 @@
-"""Inputs that mean harm: paths, ids, headers, JSON, ranges, event ids, bodies. Seeded, as many as wanted."""
+"""Inputs that mean harm: paths, ids, headers, JSON, ranges, event ids, addresses, tiles, bodies. Seeded."""
 
 from __future__ import annotations
 
-import io
+import base64
 import json
 import random
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
+
+from tests.service.front import hostile_files
 
 _PARTS = [
     "..",
@@ -84,6 +84,8 @@ _VALUES: list[Any] = [
     "' OR 1=1 --",
     {"a": {"b": {"c": {}}}},
 ]
+EACH_BOMB = 25
+"""Every so many requests one is a bomb: they cost the most."""
 _ADDRESSES = [
     "/api/v1/datasets/{id}/files/{name}",
     "/api/v1/runs/{id}/files/{name}",
@@ -103,18 +105,80 @@ _ADDRESSES = [
 ]
 
 
-class Hostile:
-    """Requests as (method, address, headers, body)."""
+REMOTE_HOSTS = ("localhost", "127.0.0.1", "::1", "0x7f.1", "2130706433", "::ffff:7f00:1", "169.254.169.254")
+"""Hosts that a service may name, and that must not be asked all the same: they are private."""
+_WEB = [
+    "http://{host}/",
+    "http://{host}/secret.csv",
+    "https://{host}:{port}/secret.csv",
+    "http://{host}:{port}/secret.csv",
+    "http://{host}:80/secret.csv",
+    "http://user:word@{host}/",
+    "http://elsewhere.invalid@{host}:{port}/",
+    "http://{host}:{port}@elsewhere.invalid/",
+    "http://{host}#@elsewhere.invalid/",
+    "http://{host}\\@elsewhere.invalid/",
+    "HTTP://{host}.:80/",
+    "http://{host}:99999/",
+    "http://{host}:-1/",
+    "//{host}/secret.csv",
+    "file://{host}/etc/passwd",
+    "file:///etc/passwd",
+    "gopher://{host}:{port}/_GET",
+    "ftp://{host}/",
+    "http://[{host}]/",
+    "http://{host}%00.invalid/",
+    "http:/\t/{host}/",
+]
+_SERVERS = [
+    *REMOTE_HOSTS,
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "１２７.0.0.1",
+    "127.1",
+    "0",
+    "",
+    "a" * 300,
+    "ñ",
+    "..",
+    "*",
+]
+_EVENT_IDS = [*_NUMBERS, "1", "7", "9" * 18, "9" * 19, "١٢", "1,2", "1;retry=0", "-", "0" * 18, "0" * 5000]
+_RANGES = [
+    "0,1",
+    "0,255",
+    "1,0",
+    "nan,nan",
+    "-inf,inf",
+    "1e309,2",
+    "0",
+    "0,1,2",
+    ",",
+    "a,b",
+    "0,1e-300",
+    "1e31,1e32",
+]
 
-    def __init__(self, seed: int, ids: list[str]) -> None:
+
+class Hostile:
+    """Requests as (method, address, headers, body).
+
+    `ids` are a data set that is only read, one that takes files, and a job; `rasters` are ids of real ones,
+    `port` is one of loopback that a fetch must not reach.
+    """
+
+    def __init__(self, seed: int, ids: list[str], rasters: list[str], port: int) -> None:
         self._draw = random.Random(seed)
-        self._ids = ids
+        self._ids, self._rasters, self._port = ids, list(rasters), port
 
     def requests(self, count: int) -> Iterator[tuple[str, str, dict[str, str], bytes | None]]:
         """So many."""
-        kinds = [self._path, self._header, self._json, self._file, self._archive, self._range]
+        kinds = [
+            self._path, self._header, self._json, self._file, self._archive, self._range, self._stream,
+            self._fetch, self._tile,
+        ]  # fmt: skip
         for number in range(count):
-            yield kinds[number % len(kinds)]()
+            yield self._bomb() if number % EACH_BOMB == EACH_BOMB - 1 else kinds[number % len(kinds)]()
 
     def _name(self) -> str:
         return "/".join(self._draw.choices(_PARTS, k=self._draw.randint(1, 5)))
@@ -220,21 +284,58 @@ class Hostile:
         )
         if self._draw.random() < 0.3:
             name = self._name()
-        content = self._draw.choice([_tiff, _png, _noise, _npy])(self._draw)
+        content = self._draw.choice(hostile_files.LYING)(self._draw)
         return "PUT", _printable(f"/api/v1/datasets/{self._draw.choice(self._ids)}/files/{name}"), {}, content
 
     def _archive(self) -> tuple[str, str, dict[str, str], bytes]:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
-            for number in range(self._draw.randint(1, 4)):
-                name = self._draw.choice([*_PARTS, f"a{number}.csv", f"b{number}.png"]) or "x"
-                content = b"0" * self._draw.choice([10, 10, 3 * 2**20])
-                if "\0" not in name:
-                    made.writestr(f"{number}{name}" if self._draw.random() < 0.5 else name, content)
-        content = bytearray(file.getvalue())
-        for _n in range(self._draw.randint(0, 6)):
-            content[self._draw.randrange(len(content))] = self._draw.randrange(256)
-        return "POST", f"/api/v1/datasets/{self._draw.choice(self._ids)}/archive", {}, bytes(content)
+        content = hostile_files.archive(self._draw, _PARTS)
+        return "POST", f"/api/v1/datasets/{self._draw.choice(self._ids)}/archive", {}, content
+
+    def _bomb(self) -> tuple[str, str, dict[str, str], bytes]:
+        """Sent to where files are taken; rasters among them are looked at from then on."""
+        taking = self._ids[1]
+        if self._draw.random() < 0.5:
+            content = self._draw.choice(list(hostile_files.zip_bombs().values()))
+            return "POST", f"/api/v1/datasets/{taking}/archive", {}, content
+        name, content = self._draw.choice(list(hostile_files.file_bombs().items()))
+        made_up = json.dumps(["d", taking, name], separators=(",", ":")).encode()
+        raster = base64.urlsafe_b64encode(made_up).rstrip(b"=").decode()
+        if raster not in self._rasters:
+            self._rasters.append(raster)
+        return "PUT", f"/api/v1/datasets/{taking}/files/{name}", {}, content
+
+    def _stream(self) -> tuple[str, str, dict[str, str], None]:
+        job = self._draw.choice([*self._ids, *[self._ids[2]] * 3, self._draw.choice(_PARTS)])
+        address = self._draw.choice(
+            [_printable(f"/api/v1/jobs/{job}/events/stream"), "/api/v1/events/stream"]
+        )
+        value = self._draw.choice(_EVENT_IDS)
+        plain = "".join(letter for letter in value if 32 <= ord(letter) < 127)
+        if self._draw.random() < 0.3:
+            address += "?" + urlencode({"after": self._draw.choice(_EVENT_IDS)})
+        return "GET", address, {"Last-Event-ID": plain, "Accept": "text/event-stream"}, None
+
+    def _fetch(self) -> tuple[str, str, dict[str, str], bytes]:
+        host = self._draw.choice(_SERVERS)
+        host = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+        url = self._draw.choice(_WEB).format(host=host, port=self._port)
+        name = self._draw.choice(["a.csv", "a.tif", self._name()])
+        body = json.dumps({"url": url, "name": name}).encode()
+        address = f"/api/v1/datasets/{self._draw.choice(self._ids)}/fetch"
+        return "POST", address, {"Content-Type": "application/json"}, body
+
+    def _tile(self) -> tuple[str, str, dict[str, str], None]:
+        numbers = [*_NUMBERS, "30", "1073741824"]
+        z, x, y = ("0", "0", "0") if self._draw.random() < 0.6 else self._draw.choices(numbers, k=3)
+        query = [
+            ("bidx", self._draw.choice(["1", "3", "4", *_NUMBERS])),
+            ("rescale", self._draw.choice(_RANGES)),
+            ("colormap_name", self._draw.choice(["viridis", "gray", "a" * 50, "../x", "__class__"])),
+        ]
+        given = urlencode(self._draw.sample(query, self._draw.choice([0, 0, 1, 1, 2, 3])))
+        raster = self._rasters[0] if self._draw.random() < 0.8 else self._draw.choice(self._rasters)
+        address = f"/api/v1/rasters/{raster}"
+        return "GET", _printable(f"{address}/tiles/{z}/{x}/{y}?{given}"), {}, None
 
 
 def _printable(text: str) -> str:
@@ -245,43 +346,3 @@ def _printable(text: str) -> str:
         else "".join(f"%{byte:02x}" for byte in letter.encode("utf-8", "replace"))
         for letter in text
     )
-
-
-def _tiff(draw: random.Random) -> bytes:
-    values = [0, 1, 8, 255, 2**16, 2**31, 2**32 - 1]
-    tags = [
-        (tag, draw.choice([3, 4, 4, 4, 16]), draw.choice([1, 1, 1, 2, 2**20, 2**31]), draw.choice(values))
-        for tag in (256, 257, 258, 259, 262, 273, 277, 278, 279, 322, 323, 324, 325, 330, 339)
-        if draw.random() < 0.9
-    ]
-    body = struct.pack("<H", draw.choice([len(tags), 65535, 0]))
-    body += b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", draw.choice([0, 8]))
-    return draw.choice([b"II*\0", b"MM\0*", b"II+\0"]) + struct.pack("<I", 8) + body + draw.randbytes(200)
-
-
-def _png(draw: random.Random) -> bytes:
-    head = struct.pack(">II", draw.choice([1, 2**31 - 1, 60000]), draw.choice([1, 60000])) + draw.randbytes(5)
-    chunk = (
-        struct.pack(">I", draw.choice([13, 2**31]))
-        + b"IHDR"
-        + head
-        + struct.pack(">I", zlib.crc32(b"IHDR" + head))
-    )
-    return b"\x89PNG\r\n\x1a\n" + chunk + draw.randbytes(100)
-
-
-def _npy(draw: random.Random) -> bytes:
-    shape = draw.choice(["(1,)", "(2**60,)", "(10**12,)", "(-1,)", "(1,)*50", "()"])
-    kind = draw.choice(["<f4", "|O", "<U9999", "V8"])
-    head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
-    return (
-        b"\x93NUMPY\x01\x00"
-        + struct.pack("<H", draw.choice([118, 65535]))
-        + head.encode().ljust(117)
-        + b"\n1234"
-    )
-
-
-def _noise(draw: random.Random) -> bytes:
-    head = draw.choice([b"", b"PAR1", b"PK\x03\x04", b"\xff\xd8\xff", b"II*\0", b"\x89PNG\r\n\x1a\n"])
-    return head + draw.randbytes(draw.choice([0, 7, 500])) + draw.choice([b"", b"PAR1"])

@@ -72,6 +72,26 @@ def test_a_raster_says_where_it_is_and_its_tile_shows_its_values(front: Front, r
     assert front.get(f"/rasters/{raster['id']}").json() == raster
 
 
+@pytest.mark.parametrize("bands", ["bidx=1", "bidx=1&bidx=2&bidx=3"])
+def test_a_tile_that_is_larger_than_the_raster_shows_it_small_and_in_its_place(
+    front: Front, rasters: Path, bands: str
+) -> None:
+    raster = opened(front, "map.tif")
+    z, x, y = middle(raster)
+    away = z - raster["minzoom"] + 1
+    near, far = (
+        front.get(f"/rasters/{raster['id']}/tiles/{z - k}/{x >> k}/{y >> k}?{bands}&rescale=0,1000")
+        for k in (away - 1, away)
+    )
+    assert (near.status_code, far.status_code) == (200, 200)
+    shown = pixels(far.content)
+    seen = shown[:, :, 3] > 0
+    assert 0.8 < 4 * seen.sum() / (pixels(near.content)[:, :, 3] > 0).sum() < 1.25
+    assert 0.4 < (shown[seen][:, 0] == 255).mean() < 0.6  # its right half
+    world = front.get(f"/rasters/{raster['id']}/tiles/0/0/0?{bands}")
+    assert world.status_code == 200
+
+
 def test_a_picture_without_a_place_has_tiles_of_its_own(front: Front, rasters: Path) -> None:
     raster = opened(front, "photo.png")
     assert (raster["crs"], raster["minzoom"]) == (None, 0)
