@@ -206,7 +206,8 @@ def test_a_larger_look_must_be_affordable(tmp_path: Path) -> None:
     path = save_picture(tmp_path / "far.png", portrait(1200, 800))
     for left, looked in ((0, [128]), (detection_bytes(640), [128, 320, 640]), (2**40, [128, 320, 640, 1024])):
         engine, answers = Counting(10_000), iter((2**40, left))  # for reading the picture, and then
-        with pytest.raises(BadValues):
+        closer = "no room for a closer look" if looked[-1] < 1024 else "seen from the front"
+        with pytest.raises(BadValues, match=closer):
             describe(engine, [path], lambda free=answers: next(free))
         assert engine.looked == looked
         assert affordable_px(left) == looked[-1]

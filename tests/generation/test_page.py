@@ -176,6 +176,9 @@ def test_flags_given_with_the_page_are_where_its_controls_begin(
     assert (start.another_seed, start.like_pose, start.face_region) == (False, False, True)
     call(*SERVED, "--model", model)
     assert opened[1][3] == Controls()
+    code, _last, said = call(*SERVED, "--model", model, "--control-picture", f"depth={face}")
+    assert (code, len(opened)) == (2, 2)
+    assert "no such ControlNet" in said
 
 
 @pytest.mark.parametrize("flag", ["--no-watermark", "--no-metadata", "--plan", "--json"])

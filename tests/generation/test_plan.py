@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from caudal.cli.main import app
-from caudal.core.errors import DoesNotFit
+from caudal.core.errors import DoesNotFit, UsageError
 from caudal.core.units import MIB, Bytes
 from caudal.memory.generation.planner import least, moved_bytes, plan_generation
 from caudal.memory.generation.setups import holders, setups
 from caudal.memory.generation.sizes import PartSize, PipelineSize, Place, WorkSize
 from caudal.memory.planner import total
 from caudal.runs.generation.trace import of_folder, pipeline_size, published
+from caudal.tasks.generation.request import GenerationRequest
 from tests.generation.sitting import planned, request
 
 GIB = 2**30
@@ -191,6 +192,29 @@ def test_the_cli_plans_without_any_file_and_refuses_with_exit_code_3() -> None:
     done = CliRunner().invoke(app, ["plan", "generation", "--ram", "1GiB", "--vram", "1GiB", "--json"])
     assert done.exit_code == 3
     assert "--ram" in json.loads(done.stdout.splitlines()[-1])["error"]["hint"]
+
+
+def test_a_plan_without_files_is_of_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from caudal.cli.generate_words import plan_published
+    from caudal.runs.generation import plan as plans
+
+    asked: list[tuple[GenerationRequest, tuple[str, ...], str]] = []
+    monkeypatch.setattr(
+        plans,
+        "make_plan",
+        lambda wanted, blueprint, **budgets: asked.append((wanted, blueprint.controls, budgets["vram"])),
+    )
+    plan_published([], "64GiB", "8GiB", None)
+    plan_published(
+        ["768x512", "batch=2", "controls=1", "precision=fp32", "guidance=1"], "64GiB", "9GiB", None
+    )
+    (plain, none, _vram), (more, controls, vram) = asked
+    assert (plain.width, plain.guided, plain.rows(), none) == (1024, True, 2, ())
+    assert (more.width, more.height, more.precision, more.rows()) == (768, 512, "fp32", 2)
+    assert (controls, vram) == (("control 1",), "9GiB")
+    for wrong in ("1024x1024 512x512", "colour=red", "batch=many", "controls=-1", "precision=fp7"):
+        with pytest.raises(UsageError):
+            plan_published(wrong.split(), "64GiB", "64GiB", None)
 
 
 def test_a_second_plan_of_the_same_size_costs_no_trace(model: Path) -> None:

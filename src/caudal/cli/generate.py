@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from caudal.cli import render
-from caudal.core.errors import UsageError
+from caudal.cli.generate_words import make_request, needed, pairs, refuse_on_page, start_of_page
 from caudal.core.messages import _
 
 if TYPE_CHECKING:
-    from caudal.cli.generate_desk import Controls
     from caudal.runs.generation.plan import GenerationPlan
     from caudal.runs.generation.studio import Studio
-    from caudal.tasks.generation.request import GenerationRequest
 
 Model = Annotated[
     str | None, typer.Option("--model", help=_("Folder of an SDXL model with its identity parts."))
@@ -138,128 +135,6 @@ def tell(console: Console, plan: GenerationPlan, studio: Studio) -> None:
     studio.say = lambda text: console.print(Text(f"! {text}", style="yellow"))
 
 
-def make_request(
-    prompt: str,
-    *,
-    size: str | None,
-    lcm: bool,
-    control_strength: list[str] | None,
-    **given: Any,
-) -> GenerationRequest:
-    """A request from flags; those that were not given keep their defaults.
-
-    Raises:
-        UsageError: a value out of range.
-    """
-    from caudal.tasks.generation import request as requests
-
-    values = {key: value for key, value in given.items() if value is not None}
-    values["prompt"] = prompt
-    if size is not None:
-        values["width"], values["height"] = requests.size_text(size)
-    strengths = pairs(control_strength, "--control-strength")
-    try:
-        values["control_strengths"] = {kind: float(number) for kind, number in strengths.items()}
-    except ValueError:
-        raise UsageError(
-            _("A strength of --control-strength is no number."), _("Write it like canny=0.4.")
-        ) from None
-    made = requests.GenerationRequest.make(values)
-    return requests.lcm(made) if lcm else made
-
-
-def pairs(given: list[str] | None, flag: str) -> dict[str, str]:
-    """KIND=VALUE as a dict.
-
-    Raises:
-        UsageError: without a kind, or a kind twice.
-    """
-    found: dict[str, str] = {}
-    for text in given or []:
-        kind, equals, value = text.partition("=")
-        if not (kind and equals and value) or kind in found:
-            raise UsageError(
-                _("{flag} {text} is not understood.").format(flag=flag, text=text),
-                _("Write it like {flag} canny=PATH, each kind once.").format(flag=flag),
-            )
-        found[kind] = value
-    return found
-
-
-def start_of_page(
-    request: GenerationRequest, people: list[str], pose: str | None, shown: dict[str, str], lcm: bool,
-    another_seed: bool,
-) -> Controls:  # fmt: skip
-    """What the page's controls say at first: what was given with `--ui`.
-
-    Raises:
-        UsageError: several people, for whom the page has no place.
-    """
-    from caudal.cli.generate_desk import Controls
-
-    if len(people) > 1:
-        raise UsageError(
-            _("The page makes pictures of one person, and {count} were given.").format(count=len(people)),
-            _("Give one --identity, or leave --ui out."),
-        )
-    said = {one.name for one in fields(Controls)}
-    values = {
-        name: value for name, value in request.model_dump().items() if name in said and value is not None
-    }
-    values |= {"lcm": lcm, "like_pose": request.width is None, "another_seed": another_seed}
-    values |= {"face": people[0] if people else None, "pose": pose, "control_pictures": dict(shown)}
-    return Controls(**values)
-
-
-def refuse_on_page(**given: bool) -> None:
-    """Flags that change nothing on a page are refused rather than ignored.
-
-    Raises:
-        UsageError: one was given.
-    """
-    for name, there in given.items():
-        if there:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(
-                _("{flag} has no place on the page that --ui opens.").format(flag=flag),
-                _("Leave {flag} or --ui out.").format(flag=flag),
-            )
-
-
-def needed(model: str | None, identity: list[str] | None, prompt: str | None, out: str | None) -> None:
-    """Say what is missing.
-
-    Raises:
-        UsageError: something is.
-    """
-    for value, flag in ((model, "--model"), (identity, "--identity"), (prompt, "--prompt"), (out, "-o")):
-        if value is None or value == []:
-            raise UsageError(
-                _("{flag} is needed.").format(flag=flag),
-                _("For example: caudal generate --model sdxl/ --identity face.jpg --prompt “…” -o out.png"),
-            )
-
-
-def plan_published(size: list[str], ram: str | None, vram: str | None, device: str | None) -> GenerationPlan:
-    """`caudal plan generation [WIDTHxHEIGHT]`: from the published sizes alone.
-
-    Raises:
-        DoesNotFit: nothing stays inside the budgets.
-        UsageError: more than a size was given, or it is none.
-    """
-    from caudal.runs.verbs.generate import plan_generation
-    from caudal.tasks.generation.request import GenerationRequest, size_text
-
-    if len(size) > 1:
-        raise UsageError(
-            _("A plan of generation takes a size and nothing else."),
-            _("Write: caudal plan generation 1024x1024"),
-        )
-    width, height = size_text(size[0]) if size else (1024, 1024)
-    request = GenerationRequest.make({"prompt": "", "width": width, "height": height})
-    return plan_generation(request, ram=ram, vram=vram, device=device or "auto")
-
-
 def register(app: typer.Typer, face_of: Any, stopping: Any, finish: Any) -> None:
     """Add the verb to `app`; the rest is how `main` speaks, stops and ends."""
 
@@ -314,7 +189,7 @@ def register(app: typer.Typer, face_of: Any, stopping: Any, finish: Any) -> None
             from caudal.models.generation.libraries import stay_offline
 
             stay_offline()
-            from caudal.runs.generation.studio import Budgets, Studio, Wish, open_model
+            from caudal.runs.generation.studio import Budgets, Studio, Wish, check_controls, open_model
 
             if ui:
                 needed(model, ["-"], "-", "-")
@@ -349,6 +224,7 @@ def register(app: typer.Typer, face_of: Any, stopping: Any, finish: Any) -> None
 
                 start = start_of_page(request, list(identity or ()), pose, shown, lcm, seed is None)
                 opened = open_model(model or "", identity_net, adapter, faces, controls, lcm_adapter)
+                check_controls(opened, shown, request.control_strengths)
                 budgets = Budgets(ram, vram, device, exact)
                 serve(opened, engine, budgets, Path(out or "pictures"), start=start)
                 return

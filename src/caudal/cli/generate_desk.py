@@ -103,6 +103,8 @@ class Desk:
 
     def predicted(self, controls: Controls) -> str:
         """What the button would take, as a piece of a page; an error in words where nothing fits."""
+        if controls.another_seed:
+            controls = replace(controls, seed=0)  # whatever the field says, it is not what will be taken
         try:
             plan = self.studio.plan(controls.wish())
         except CaudalError as error:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from caudal import __version__
-from caudal.cli import convert, generate, jobs, render, serve
+from caudal.cli import convert, generate, generate_words, jobs, render, serve
 from caudal.cli.face import Face as _Face
 from caudal.cli.face import Json
 from caudal.cli.face import face as _face
@@ -143,7 +143,7 @@ def plan(
             _plan_packing(face, data or [], ram)
             return
         if task == "generation":
-            imagined = generate.plan_published(data or [], ram, vram, device)
+            imagined = generate_words.plan_published(data or [], ram, vram, device)
             face.console.print(generate.plan_card(imagined))
             face.end(generate.plan_values(imagined))
             return

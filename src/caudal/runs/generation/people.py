@@ -31,7 +31,8 @@ def describe(
     found, warnings = [], []
     for path in pictures:
         given = read_picture(path, left())
-        face, others = the_face(find_faces(engine, given.x_HWC, affordable_px(left())), str(path))
+        most_px = affordable_px(left())
+        face, others = the_face(find_faces(engine, given.x_HWC, most_px), str(path), most_px)
         warnings += [*given.warnings, *([others] if others else [])]
         found.append((face, engine.embed(given.x_HWC, face), given))
     return found, warnings

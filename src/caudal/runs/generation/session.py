@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caudal.core.errors import BadModel, OutOfMemory, UsageError
+from caudal.core.errors import BadModel, OutOfMemory
 from caudal.core.messages import _
 from caudal.core.units import MIB
 from caudal.inference.generation.cache import TensorCache
@@ -27,25 +27,18 @@ from caudal.inference.generation.identity import Identity, identity
 from caudal.inference.generation.prompts import check_length, encode
 from caudal.inference.generation.streamed import Streamed
 from caudal.memory import allocator
-from caudal.models.generation.layout import ModelFolder, read_config
+from caudal.models.generation.layout import ModelFolder
 from caudal.models.generation.libraries import need
 from caudal.models.generation.part import FP8, PRECISIONS, Part, open_part, projection_of
 from caudal.runs.generation.forecast import Forecast, rehearse
 from caudal.runs.generation.plan import GenerationPlan
+from caudal.runs.generation.schedules import check_steps, schedule, schedule_called, tokenizer
 from caudal.tasks.generation.faces import Picture
 from caudal.tasks.generation.request import GenerationRequest
 from caudal.tasks.generation.styles import styled
 
 _CACHE_BYTES = 16 * MIB  # a prompt of SDXL takes 0.7 MiB in 16 bits
 _ENCODERS = ("text_encoder", "text_encoder_2")
-_SCHEDULERS = {
-    "euler": ("EulerDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "deis": ("DEISMultistepScheduler", {}),
-    "dpm++": ("DPMSolverMultistepScheduler", {}),
-    "dpm++ sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "lcm": ("LCMScheduler", {}),
-}
 
 
 @dataclass(frozen=True)
@@ -103,10 +96,10 @@ class Session:
         self._decoder_dtype = PRECISIONS[plan.decoder_precision]
         self._parts: dict[str, Part] = {name: open_part(name, folder) for name in folder.parts()}
         self._tokenizers = [
-            _tokenizer(folder, name, self._parts[encoder].module.config.max_position_embeddings)
+            tokenizer(folder, name, self._parts[encoder].module.config.max_position_embeddings)
             for name, encoder in zip(("tokenizer", "tokenizer_2"), _ENCODERS, strict=True)
         ]
-        self._scheduler_config, self._pipeline = _scheduler(folder), None
+        self._scheduler_config, self._pipeline = schedule(folder), None
         self._streamed: Streamed | None = None
         self._order: dict[int, int] = {}
         self.forecast: Forecast | None = None
@@ -127,7 +120,7 @@ class Session:
             BadModel: the model's schedule cannot be used.
             UsageError: a prompt that is too long, a style that is not there, steps that cannot be made.
         """
-        _steps_of(_scheduler_called(request.scheduler, self._scheduler_config), request.steps)
+        check_steps(schedule_called(request.scheduler, self._scheduler_config), request.steps)
         prompt, negative = styled(request.style, request.prompt, request.negative)
         check_length(prompt, self._tokenizers)
         check_length(negative, self._tokenizers, _("negative prompt"))
@@ -162,7 +155,7 @@ class Session:
         faces = self._identity(sitting, request)
         pipeline = self._pipeline
         assert pipeline is not None
-        pipeline.scheduler = _scheduler_called(request.scheduler, self._scheduler_config)
+        pipeline.scheduler = schedule_called(request.scheduler, self._scheduler_config)
         seeds = range(request.seed, request.seed + request.count)
         rounds = [seeds[i : i + self.plan.pictures] for i in range(0, len(seeds), self.plan.pictures)]
         strengths = [request.identity_strength]
@@ -300,7 +293,7 @@ class Session:
             tokenizer_2=None,
             unet=parts[0].module,
             controlnet=controlnets if len(controlnets) > 1 else controlnets[0],
-            scheduler=_scheduler_called("default", self._scheduler_config),
+            scheduler=schedule_called("default", self._scheduler_config),
             force_zeros_for_empty_prompt=False,
             add_watermarker=False,
         )
@@ -402,65 +395,6 @@ def _memory_said() -> Iterator[None]:
 def _pipeline_class() -> Any:
     need("diffusers")
     return import_module("caudal.inference.generation.pipeline").FacePipeline
-
-
-def _tokenizer(folder: ModelFolder, name: str, most: int) -> Any:
-    """A tokenizer that makes no more tokens than its encoder reads, whatever its file says or leaves out."""
-    from transformers import CLIPTokenizer
-
-    try:
-        found = CLIPTokenizer.from_pretrained(str(folder.base / name), local_files_only=True)
-        found.model_max_length = min(found.model_max_length, most)
-        return found
-    except Exception as error:  # a library that reads what strangers wrote has no tree of errors
-        raise BadModel(
-            _("{path} holds no tokenizer that can be read: {why}.").format(
-                path=folder.base / name, why=_first_line(error)
-            ),
-            _("Fetch the folder again."),
-        ) from None
-
-
-def _scheduler(folder: ModelFolder) -> dict[str, Any]:
-    config = read_config(folder.base / "scheduler", "scheduler_config.json")
-    name = str(config.get("_class_name", ""))
-    if not name.endswith("Scheduler") or not hasattr(need("diffusers"), name):
-        raise BadModel(
-            _("{path} names no scheduler that is known ({name}).").format(
-                path=folder.base / "scheduler", name=name
-            ),
-            _("Fetch the folder again."),
-        )
-    return config
-
-
-def _scheduler_called(name: str, config: dict[str, Any]) -> Any:
-    library: Any = need("diffusers")
-    kind, options = _SCHEDULERS.get(name, (config["_class_name"], {}))
-    try:
-        return getattr(library, kind).from_config(config, **options)
-    except Exception as error:  # a library that reads what strangers wrote has no tree of errors
-        raise BadModel(
-            _("The model's folder “scheduler” cannot be used: {why}.").format(why=_first_line(error)),
-            _("Fetch the folder again."),
-        ) from None
-
-
-def _steps_of(scheduler: Any, steps: int) -> None:
-    """Find out before anything is loaded that a scheduler cannot make so many steps."""
-    try:
-        scheduler.set_timesteps(steps)
-    except Exception as error:  # as above; which values it cannot use is known to it alone
-        raise UsageError(
-            _("{steps} steps cannot be made by {name}: {why}.").format(
-                steps=steps, name=type(scheduler).__name__, why=_first_line(error)
-            ),
-            _("Ask for fewer steps, or for another scheduler (--scheduler)."),
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _offload_groups(module: Any, device: str, lean: bool) -> None:

@@ -110,7 +110,7 @@ class Studio:
         """
         from caudal.runs.generation.trace import of_folder
 
-        self._check_controls(wish)
+        check_controls(self.model, wish.control_pictures, wish.request.control_strengths)
         return make_plan(
             self._sized(wish),
             of_folder(self.model),
@@ -214,23 +214,6 @@ class Studio:
             return None
         return self._beside.vram(self._promised)
 
-    def _check_controls(self, wish: Wish) -> None:
-        """What is said of a ControlNet that is not there would be ignored: refused instead."""
-        given = {
-            "--control-picture": wish.control_pictures,
-            "--control-strength": wish.request.control_strengths,
-        }
-        for flag, values in given.items():
-            for kind in values.keys() - self.model.controls.keys():
-                raise UsageError(
-                    _("{flag} names “{kind}”, and there is no such ControlNet here.").format(
-                        flag=flag, kind=kind
-                    ),
-                    _("Add it with --control {kind}=FOLDER, or leave {flag} out.").format(
-                        kind=kind, flag=flag
-                    ),
-                )
-
     def _sized(self, wish: Wish) -> GenerationRequest:
         """The request with a size: its own, else one like the pose picture's."""
         if wish.request.width is not None:
@@ -280,6 +263,24 @@ class Studio:
             "levers": {lever.name: lever.value for lever in plan.memory.levers},
             "licences": licences(self.model, self.engine.name, self.engine.licence),
         }
+
+
+def check_controls(
+    model: ModelFolder, pictures: Mapping[str, object], strengths: Mapping[str, object]
+) -> None:
+    """What is said of a ControlNet that is not there would be ignored: refused instead.
+
+    Raises:
+        UsageError: it is.
+    """
+    for flag, values in {"--control-picture": pictures, "--control-strength": strengths}.items():
+        for kind in values.keys() - model.controls.keys():
+            raise UsageError(
+                _("{flag} names “{kind}”, and there is no such ControlNet here.").format(
+                    flag=flag, kind=kind
+                ),
+                _("Add it with --control {kind}=FOLDER, or leave {flag} out.").format(kind=kind, flag=flag),
+            )
 
 
 def open_model(

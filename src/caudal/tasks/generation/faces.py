@@ -108,12 +108,21 @@ def find_faces(
     return most
 
 
-def the_face(faces: Sequence[Face], name: str) -> tuple[Face, str]:
+def the_face(faces: Sequence[Face], name: str, most_px: int = DETECTION_PX[-1]) -> tuple[Face, str]:
     """The largest face of a picture called `name`, and a warning if there are others (else empty).
+
+    `most_px` is the longest side at which memory allowed to look.
 
     Raises:
         BadValues: there is none.
     """
+    if not faces and most_px < DETECTION_PX[-1]:
+        raise BadValues(
+            _(
+                "No face was found in {name} at {px} pixels, and the budget has no room for a closer look."
+            ).format(name=name, px=most_px),
+            _("Give more --ram, or a picture that the face fills."),
+        )
     if not faces:
         raise BadValues(
             _("No face was found in {name}.").format(name=name),
