@@ -20,6 +20,7 @@ from caudal.data.normalize import normalize
 from caudal.data.pairs import images_in
 from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header
+from caudal.data.sample_values import field_of
 from caudal.data.url import Location
 from caudal.runs.loaded import Loaded, is_of_samples, load_model
 from caudal.runs.report import paint
@@ -66,6 +67,10 @@ class Eyes:
         if isinstance(self.source, Loaded):
             return _scenes(self.source, data, most)
         return _samples(self.source, data, labels, most, tick)
+
+    def warnings(self) -> list[str]:
+        """What must be said beside what was seen."""
+        return list(self.source.warnings)
 
 
 def open_eyes(path: Path, device: str) -> Eyes:
@@ -145,11 +150,14 @@ def _samples(
 def _each_sample(model: Any, opened: Any, spec: Any, members: Any) -> Iterator[Seen]:
     from caudal.runs.work.pictures import bands_last
     from caudal.runs.work.set_stream import scoring_batches
+    from caudal.runs.work.told_classes import Strangers
 
     prepare = model.prepare(opened, spec)
+    strangers = Strangers(model.told, field_of(opened.samples, model.told.field))
     (field,) = model.inputs.fields
     with scoring_batches(opened.samples.only(members), 1, spec.data.threads) as stream:
         for batch in stream:
+            strangers.look(batch)
             x_BCHW, truth_B = prepare(batch, slice(0, 1))
             number = int(batch.samples[0])
             picture = np.array(bands_last(batch.numpy(field))[0])
@@ -164,3 +172,4 @@ def _each_sample(model: Any, opened: Any, spec: Any, members: Any) -> Iterator[S
                 picture,
                 model.sought.names[truth] if truth >= 0 else None,
             )
+    model.warnings.extend(strangers.warnings())

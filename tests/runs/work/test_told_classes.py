@@ -82,6 +82,7 @@ def test_explanations_name_the_truth_by_its_name(colours: Path, tmp_path: Path) 
     data = folders(tmp_path / "set", ("azure", "red"), 2)
     _count, seen = eyes.look(str(data), None, 4, lambda _done, _total: None)
     assert [one.truth for one in seen] == [None, None, "red", "red"]
+    assert any("azure" in text for text in eyes.warnings())
 
 
 def test_predictions_ask_for_no_class(colours: Path, tmp_path: Path) -> None:

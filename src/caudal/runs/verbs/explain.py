@@ -86,7 +86,7 @@ def explain(
             told.part(len(items) + len(absent), count)
         if not items:
             raise absent[0]
-        warnings = [*beside.warnings(), *_absent(absent, target)]
+        warnings = [*eyes.warnings(), *beside.warnings(), *_absent(absent, target)]
         if page.suffix == ".png":
             write_figure(page, items[0])
         else:
