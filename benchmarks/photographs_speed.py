@@ -51,12 +51,11 @@ def row() -> Row:
     memory = statistics.median(a["charged"] / b["charged"] for a, b in zip(caudal, naive, strict=True))
     spread = [one["auroc"] for one in naive]
     mine = statistics.mean(one["auroc"] for one in caudal)
-    slack = max(spread) - min(spread)
-    alike = min(spread) - slack <= mine
+    alike = min(spread) <= mine
     return Row(
         f"{COPIES} copies of 193 dermoscopic pictures of 512 px, {EPOCHS} epochs of batches of {BATCH} at "
         f"{SIDE} px, the same small residual network; whole training, data included; {ROUNDS} rounds",
-        "≥ 6 × the naive pipeline, ≤ half of its memory, AUROC within its spread",
+        "≥ 6 × the naive pipeline, ≤ half of its memory, AUROC within its spread or above",
         statistics.median(ratios) >= 6 and memory <= 0.5 and alike,
         [
             ("naive ÷ Caudal, time", _span(ratios)),

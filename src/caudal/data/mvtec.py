@@ -115,7 +115,11 @@ def judged_images(root: Path) -> JudgedImages:
     found, said = [], list[str]()
     for folder in sorted(one for one in top.iterdir() if _is_kind(one, root)):
         masks = _masks(root, folder.name) if folder.name != GOOD else None
-        for path in _paths(folder):
+        paths = _some(folder)
+        if not paths:
+            said.append(_("{folder} holds no image and is left out.").format(folder=folder))
+            continue
+        for path in paths:
             mask = _mask_of(path, masks) if masks is not None else None
             found.append(Judged(path, folder.name, folder.name != GOOD, mask))
         said += _strays(folder)
@@ -183,7 +187,7 @@ def _unused(root: Path, found: Iterable[Judged]) -> list[str]:
 def _some(folder: Path) -> list[Path]:
     """Images below a folder, if there are any."""
     found = (Path(name) for name, _size in list_files(str(folder), known_suffixes()))
-    return list(found)
+    return sorted(found)
 
 
 def _here(folder: Path) -> list[Path]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 import caudal
 from caudal.core.errors import BadPair, DataError, UnreadableFile, UsageError
+from caudal.runs.folder import RunFolder
+from caudal.runs.plan import TrainPlan
+from caudal.runs.report import odd_examples
+from caudal.runs.report.example import Example
+from caudal.runs.report.odd_examples import draw_odd_examples
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.normal_scenes import NormalScenes
 
@@ -238,6 +245,57 @@ def test_good_and_defect_folders_end_with_figures(trained: tuple[Path, Path, obj
     assert '"rate": 0.3' in card
     assert '"rate": 0.02' in card
     assert '"method": "extreme"' not in card
+
+
+def drawn(run: Path) -> tuple[list[Example], str]:
+    folder = RunFolder(run)
+    return draw_odd_examples(folder, TrainPlan.model_validate(folder.read_json(folder.plan)))
+
+
+def layer(example: Example, number: int) -> np.ndarray:
+    _name, png = example.layers[number]
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
+def test_examples_draw_a_contour_around_what_is_above_the_threshold(
+    trained: tuple[Path, Path, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, why = drawn(trained[1])
+    assert not why
+    odd = [one for one in examples if "spot" in one.name]
+    assert len(odd) == 3
+    for one in odd:
+        rim_HW = layer(one, 1)[:, :, 3] > 0
+        for edge in (rim_HW[8, 8:16], rim_HW[15, 8:16], rim_HW[8:16, 8], rim_HW[8:16, 15]):
+            assert edge.all()
+        assert not rim_HW[11:13, 11:13].any()  # what lies inside stays to be seen
+    monkeypatch.setattr(odd_examples, "_LARGEST_PX", SIDE - 1)
+    assert drawn(trained[1])[0] == []
+    assert "images are larger than 31 px and are not drawn" in drawn(trained[1])[1]
+
+
+def test_a_heat_map_is_a_cog_of_the_images_size(trained: tuple[Path, Path, object], tmp_path: Path) -> None:
+    large = picture(tmp_path / "large.png", 7, odd=True, side=700)
+    caudal.predict(trained[1], large, out=tmp_path / "heat.tif", ram="1GiB")
+    with rasterio.open(tmp_path / "heat.tif") as file:
+        assert (file.height, file.width, file.count, file.dtypes) == (700, 700, 1, ("float32",))
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.overviews(1)
+        heat_HW = file.read(1)
+    assert heat_HW[8:16, 8:16].min() > np.quantile(heat_HW, 0.99)
+
+
+def test_images_of_a_pixel_and_of_all_shapes_are_learned_from(tmp_path: Path) -> None:
+    for k in range(4):
+        picture(tmp_path / f"good/{k}.png", k)
+    draw = np.random.default_rng(0)
+    for name, shape in (("one", (1, 1)), ("wide", (3, 90)), ("high", (70, 2)), ("two", (1, 2))):
+        save(tmp_path / f"good/{name}.png", draw.integers(90, 110, (*shape, 3)).astype(np.uint8))
+    found = caudal.train(spec(tmp_path, split={"folds": 2}), out=tmp_path / "run")
+    assert found.metrics["false_alarms"] is not None
+    scored = caudal.evaluate(tmp_path / "run", tmp_path / "good" / "one.png", ram="1GiB")
+    assert scored.metrics is not None
+    assert scored.metrics["images"] == 1
 
 
 def test_images_that_were_learned_from_are_not_scored_again(trained: tuple[Path, Path, object]) -> None:

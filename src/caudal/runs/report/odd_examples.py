@@ -32,31 +32,40 @@ _LARGEST_TILE_PX = 384
 def draw_odd_examples(folder: RunFolder, plan: TrainPlan) -> tuple[list[Example], str]:
     """Images that were judged, of each kind, or good ones where none was: spread evenly, not the best.
 
-    And, where there are none, why.
+    And, where some or all are missing, why.
     """
     if not folder.model.is_dir():
         return [], _("No model was stored yet.")
     try:
-        return list(_examples(folder, plan)), ""
+        found, large = _drawable(plan)
+        why = ""
+        if large:
+            why = _("{count} images are larger than {side} px and are not drawn (first: {path}).").format(
+                count=len(large), side=_LARGEST_PX, path=large[0].path.name
+            )
+        return list(_examples(folder, plan, found)), why
     except CaudalError as error:
         return [], str(error)
 
 
-def _examples(folder: RunFolder, plan: TrainPlan) -> Iterator[Example]:
+def _examples(folder: RunFolder, plan: TrainPlan, found: Sequence[Judged]) -> Iterator[Example]:
     loaded = load_model(folder.path, plan.device)
     thresholds = Thresholds.of(loaded, folder.path)
-    for one in _chosen(plan):
-        header = reader_for(one.path).header(one.path)
-        if max(header.height, header.width) <= _LARGEST_PX:
-            yield _example(loaded, one, thresholds)
-
-
-def _chosen(plan: TrainPlan) -> list[Judged]:
-    images = find_images(plan.spec.data.images)
-    found: Sequence[Judged] = images.scored(images.good[k] for k in plan.held_out if k < len(images.good))
-    found = found or [Judged(Path(str(path)), "", None) for path in images.good]
     odd, good = [one for one in found if one.anomalous], [one for one in found if not one.anomalous]
-    return _spread(odd, MOST - 2 if good else MOST) + _spread(good, 2 if odd else MOST)
+    for one in _spread(odd, MOST - 2 if good else MOST) + _spread(good, 2 if odd else MOST):
+        yield _example(loaded, one, thresholds)
+
+
+def _drawable(plan: TrainPlan) -> tuple[list[Judged], list[Judged]]:
+    """Images that can be drawn as a whole, and those that are too large for that."""
+    images = find_images(plan.spec.data.images)
+    held_out = [images.good[k] for k in plan.held_out if k < len(images.good)]
+    found = images.scored(held_out) or tuple(Judged(Path(str(path)), "", None) for path in held_out)
+    drawable, large = list[Judged](), list[Judged]()
+    for one in found:
+        header = reader_for(one.path).header(one.path)
+        (drawable if max(header.height, header.width) <= _LARGEST_PX else large).append(one)
+    return drawable, large
 
 
 def _spread(found: Sequence[Judged], most: int) -> list[Judged]:
