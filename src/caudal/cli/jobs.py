@@ -108,8 +108,8 @@ def submit(
             )
         given = {
             "task": task, "run": run, "masks": masks, "labels": labels, "spec": spec, "vram": vram,
-            "seed": seed, "plan": plan, "scores": scores or None, "method": method, "identity": identity, "prompt": prompt,
-            "count": count, "steps": steps, "device": device,
+            "seed": seed, "plan": plan, "scores": scores or None, "method": method, "identity": identity,
+            "prompt": prompt, "count": count, "steps": steps, "device": device,
         }  # fmt: skip
         for option in (one for one, value in given.items() if value is not None and one not in _TAKES[verb]):
             raise UsageError(
