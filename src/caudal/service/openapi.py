@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from caudal.service.problems import MEDIA_TYPE, ProblemBody, WrongField
+from caudal.service.problems import MEDIA_TYPE, ProblemBody, WrongField, documented
 
 _REF = "#/components/schemas/{model}"
 _TEXT = {"schema": {"type": "string"}}
@@ -47,6 +47,8 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any]) -> None:
+    if "application/json" in operation.get("requestBody", {}).get("content", {}):
+        operation["responses"].setdefault("400", documented(400)[400])  # a body that is no JSON
     for status, answer in operation["responses"].items():
         content = answer.get("content", {})
         if status == "422" or MEDIA_TYPE in content:
