@@ -10,6 +10,7 @@ import pytest
 from caudal.core import events, messages
 from caudal.core.config import Frozen
 from caudal.core.errors import CaudalError, DiskFull, UsageError
+from caudal.core.events import JsonLines, Warned
 from caudal.core.files import write_whole
 from caudal.core.registry import Registry
 from caudal.core.seeds import generator, integer
@@ -120,3 +121,11 @@ def test_of_many_words_on_how_far_it_is_few_are_passed_on_and_the_last_always() 
     assert [event.done for event in heard if isinstance(event, events.TileDone)] == [1, 26, 51, 76, 100]
     paced(events.PartDone(1, 1))
     assert [event.kind for event in heard[-2:]] == ["warned", "part_done"]
+
+
+def test_an_event_for_which_the_disk_has_no_room_is_a_full_disk(small_disk: Path) -> None:
+    log = JsonLines(small_disk / "events.jsonl")
+    with pytest.raises(DiskFull, match="No space"):
+        for _number in range(400):
+            log(Warned("a" * 10_000))
+    log.close()

@@ -1,7 +1,9 @@
 import mmap
 import subprocess
 import sys
+import threading
 
+from caudal.core.errors import DiskFull
 from caudal.memory.meters import PeakMeter, Watch, charged_bytes
 
 MIB = 2**20
@@ -61,3 +63,15 @@ def test_the_watch_knows_the_peak_between_its_readings() -> None:
         before = charged_bytes()
         touched(40 * MIB).close()
         assert watch.peak - before > 36 * MIB
+
+
+def test_a_watch_goes_on_governing_when_nobody_can_write_its_trace() -> None:
+    """A full disk ends the run at its next event, not the one who watches over its memory."""
+    governed = threading.Event()
+
+    def full(_charged: object) -> None:
+        watch.governor = lambda _now: governed.set()
+        raise DiskFull("No space is left.")
+
+    with Watch(hertz=1000.0, listen=full) as watch:
+        assert governed.wait(20)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+
+from caudal.core.files import disk_full, is_disk_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +217,22 @@ class JsonLines:
             self._file.write("\n")  # a kill cut the last line; the next event begins its own
 
     def __call__(self, event: Event) -> None:
-        """Write one line."""
-        self._file.write(encode(event) + "\n")
+        """Write one line.
+
+        Raises:
+            DiskFull: no space was left for it.
+        """
+        try:
+            self._file.write(encode(event) + "\n")
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full(Path(self._file.name)) from error
+            raise
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what found no space has been told."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class Paced:

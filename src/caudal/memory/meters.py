@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from caudal.core.errors import CaudalError
 from caudal.core.units import Bytes
 from caudal.memory import process
 from caudal.memory.process import Fork, descendants
@@ -126,7 +127,7 @@ class Watch:
         self.governor: Callable[[Bytes], None] | None = None
         """Hears of every reading, in the watching thread; may be set while it runs."""
         self._period_seconds = 1.0 / hertz
-        self._listen = listen
+        self._listen: Callable[[Bytes], None] | None = listen
         self._stop = threading.Event()
         self._peak = Bytes(0)
         self._lock = threading.Lock()
@@ -162,7 +163,10 @@ class Watch:
             # The trace needs no more than one point a second; the peak takes every reading.
             if self._listen and time.monotonic() - last >= 1.0:
                 last = time.monotonic()
-                self._listen(now)
+                try:
+                    self._listen(now)
+                except CaudalError:  # a full disk, say: the next event tells whoever can end the run
+                    self._listen = None
 
     def __enter__(self) -> Watch:
         self._thread.start()
