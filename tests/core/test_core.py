@@ -125,7 +125,11 @@ def test_of_many_words_on_how_far_it_is_few_are_passed_on_and_the_last_always() 
 
 def test_an_event_for_which_the_disk_has_no_room_is_a_full_disk(small_disk: Path) -> None:
     log = JsonLines(small_disk / "events.jsonl")
-    with pytest.raises(DiskFull, match="No space"):
+
+    def fill() -> None:
         for _number in range(400):
             log(Warned("a" * 10_000))
+
+    with pytest.raises(DiskFull, match="No space"):
+        fill()
     log.close()
