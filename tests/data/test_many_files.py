@@ -75,7 +75,7 @@ def test_files_that_begin_alike_say_what_each_would_alone(
         ends = np.array([int(draw.integers(0, len(x))), len(x)])
         np.save(path, x) if suffix == ".npy" else save_file({"x": x, "x.ends": ends}, path)
     quick = index_samples(str(tmp_path), arrangement)  # type: ignore[arg-type]
-    monkeypatch.setattr(sample_headers, "peek", lambda names: ((name, None) for name in names))
+    monkeypatch.setattr(sample_headers, "peek", lambda names, *_reads: ((name, None) for name in names))
     assert same(quick, index_samples(str(tmp_path), arrangement))  # type: ignore[arg-type]
 
 

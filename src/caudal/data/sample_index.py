@@ -18,6 +18,7 @@ from caudal.data.pack_layout import check_finished
 from caudal.data.paths import local_path
 from caudal.data.sample_files import sample_readers
 from caudal.data.sample_files.base import AlikeReader, Array, Field, Ints, SampleReader
+from caudal.data.sample_files.likeness import LikenessReader
 from caudal.data.sample_headers import Headers, part_of
 from caudal.data.sample_listing import list_names, texts
 from caudal.data.sample_parts import Parts, joined
@@ -56,7 +57,8 @@ def index_samples(
     names, reader, said = _names(root, reader, table)
     whole, notes = _arrangement(names, reader, arrangement)
     notes = (*said, *notes)
-    alike = reader if isinstance(reader, AlikeReader) and not is_remote(root) else None
+    local = not is_remote(root)
+    alike = reader if local and isinstance(reader, AlikeReader | LikenessReader) else None
     look = Headers(names, reader, whole, tolerant, alike)
     step = min(_MOST_FILES, max(1, len(names) // (16 * threads)))
     pieces: list[Parts] = []

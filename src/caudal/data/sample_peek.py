@@ -1,4 +1,4 @@
-"""The first bytes and the sizes of many files on disk, by four calls of the system each and nothing else.
+"""Some bytes and the sizes of many files on disk, by four calls of the system each and nothing else.
 
 For an index of a million files every other step would count. It explains nothing: where it gets no answer,
 `open_bytes` says why.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -17,14 +17,21 @@ from caudal.core.errors import DataError
 
 HEAD_BYTES = 1024
 Peeked = tuple[int, bytes] | None
+Reads = Callable[[int], Sequence[tuple[int, int]]]
+"""What to read of a file of some size: the first byte and the number of bytes, each time."""
 
 _AT_ONCE = 64  # files that are open; a disk answers so many requests hardly later than one
 # Without O_NONBLOCK a named pipe would make the caller wait for ever.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-def peek(names: Iterable[str]) -> Iterator[tuple[str, Peeked]]:
-    """Each name, and how many bytes that plain file has with the first `HEAD_BYTES` of them.
+def the_head(_size_bytes: int) -> Sequence[tuple[int, int]]:
+    """The first bytes of any file."""
+    return ((0, HEAD_BYTES),)
+
+
+def peek(names: Iterable[str], reads: Reads = the_head) -> Iterator[tuple[str, Peeked]]:
+    """Each name, and how many bytes that plain file has with those of them that `reads` asks for.
 
     `None` stands for what does not open. The disk is asked for some files before the first is waited for.
     """
@@ -32,7 +39,7 @@ def peek(names: Iterable[str]) -> Iterator[tuple[str, Peeked]]:
     while some := list(islice(left, _AT_ONCE)):
         descriptors = [_opened(name) for name in some]
         try:
-            found = [_head(fd) for fd in descriptors]
+            found = [_read(fd, reads) for fd in descriptors]
         finally:
             for fd in descriptors:
                 if fd >= 0:
@@ -51,11 +58,17 @@ def _opened(name: str) -> int:
     return fd
 
 
-def _head(fd: int) -> Peeked:
+def _read(fd: int, reads: Reads) -> Peeked:
     if fd < 0:
         return None
     try:
         state = os.fstat(fd)
-        return (state.st_size, os.pread(fd, HEAD_BYTES, 0)) if stat.S_ISREG(state.st_mode) else None
+        if not stat.S_ISREG(state.st_mode):
+            return None
+        size = state.st_size
+        spans = reads(size)
+        if len(spans) == 1:
+            return size, os.pread(fd, spans[0][1], spans[0][0])
+        return size, b"".join([os.pread(fd, count, first) for first, count in spans])
     except OSError:
         return None

@@ -20,8 +20,10 @@ from caudal.data.sample_files.arrangement import Coding, Stored, companions, one
 from caudal.data.sample_files.array_stream import PIECE_BYTES, ArrayHeader, array_header, pour
 from caudal.data.sample_files.base import Array, Part
 from caudal.data.sample_files.given_parts import given_parts, join_parts
+from caudal.data.sample_files.likeness import Likeness, likeness_of
 from caudal.data.sample_files.number_types import why_no_number
 from caudal.data.sample_files.texts import MOST_TEXT_BYTES, texts_of, with_texts
+from caudal.data.sample_files.zip_layout import Layout, zip_layout
 from caudal.data.sample_files.zip_records import checked_records, open_zip, record_start
 from caudal.data.unreadable import unreadable
 
@@ -69,6 +71,17 @@ class NpzReader:
                 return with_texts(joined, texts, given)
             return with_texts(rows_of(arrays, {}), texts)
 
+    def likeness(self, file: ByteFile, whole: bool) -> Likeness | None:
+        """See `LikenessReader`: all but the values of arrays, where these are stored and say no more."""
+        if not whole:
+            return None
+        with open_zip(file) as archive:
+            layout = zip_layout(file, archive)
+            checks = _free_values(layout, archive, Path(file.name)) if layout else None
+        if layout is None or checks is None:
+            return None
+        return likeness_of(file.size_bytes, layout.free, (), checks)
+
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
         """See `SampleReader.read`."""
         with open_zip(file) as archive:
@@ -79,6 +92,21 @@ class NpzReader:
             for field in part.fields:
                 record = records.get(called.get(field.name, field.name) + _SUFFIX)
                 _pour_record(archive, record, into[field.name], Path(file.name))
+
+
+def _free_values(layout: Layout, archive: zipfile.ZipFile, path: Path) -> list[tuple[int, int, int]] | None:
+    """Let values and checksums of stored arrays differ; the checks that take their place."""
+    checks = []
+    for one, info in zip(layout.records, archive.infolist(), strict=True):
+        if not one.name.endswith(_SUFFIX):
+            continue
+        header = _header(archive, info, path)
+        if info.compress_type != zipfile.ZIP_STORED or header.dtype.kind in "US":
+            return None
+        layout.free.append((one.values[0] + header.start, one.values[1]))
+        layout.free_checksum(one)
+        checks.append(layout.check(one))
+    return checks
 
 
 def _header(archive: zipfile.ZipFile, record: zipfile.ZipInfo, path: Path) -> ArrayHeader:

@@ -19,8 +19,10 @@ from caudal.data.byte_file import ByteFile, FileObject
 from caudal.data.sample_files.arrangement import Coding, Stored, companions, finished, one_by_one, whole_file
 from caudal.data.sample_files.array_stream import PIECE_BYTES, Stream
 from caudal.data.sample_files.base import Array, Field, Part
+from caudal.data.sample_files.likeness import Likeness
 from caudal.data.sample_files.torch_archive import Laid, TorchArchive
 from caudal.data.sample_files.torch_content import Arrays, Samples, Value, content
+from caudal.data.sample_files.torch_likeness import torch_likeness
 from caudal.data.unreadable import unreadable
 
 
@@ -42,6 +44,13 @@ class TorchReader:
             known = _('Files that are lists of samples stay so: samples="file" changes nothing.')
             part = replace(part, left_out=(*part.left_out, known))
         return part
+
+    def likeness(self, file: ByteFile, whole: bool) -> Likeness | None:
+        """See `LikenessReader`: all but the values of tensors, numbers and texts, and the archive's name."""
+        found = content(file, TorchArchive(file))
+        if isinstance(found, Arrays) and (found.is_list or not whole):
+            return None  # its values say where samples end
+        return torch_likeness(file)
 
     def read(self, file: ByteFile, part: Part, block: int, into: Mapping[str, Array]) -> None:
         """See `SampleReader.read`."""
