@@ -62,10 +62,11 @@ class Chosen:
 class SampleSet:
     """`fields` of the files and, after them, of `columns.extra`; what the user should know in `notes`.
 
-    `unreadable` are files that would hold one sample each and are not in the set: their names, and why.
-    The rows of `overlapping` samples may be those of others, too. With `joined` samples are graphs, and a batch of them is one graph; see `graphs`. Of a set with `chosen`
-    samples a stream draws those alone; all others keep their numbers, and can be read. `broken` is no part
-    of what the set is: streams of it, however it was narrowed, note there what they cannot read.
+    `unreadable` are files that would hold one sample each and are not in the set: their names, and why. The
+    rows of `overlapping` samples may be those of others, too. With `joined` samples are graphs, and a batch
+    of them is one graph; see `graphs`. Of a set with `chosen` samples a stream draws those alone; all
+    others keep their numbers, and can be read. `broken` is no part of what the set is: streams of it,
+    however it was narrowed, note there what they cannot read.
     """
 
     root: str

@@ -139,13 +139,15 @@ def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
     Raises:
         DoesNotFit: there is none.
     """
-    try:
-        return plan_spec(spec, tick, watched.budget_below(held))
-    except DoesNotFit as error:
-        least = int(cast(int, error.facts["needed"]) * _PROBES_DIFFER)
-        if least >= held:
-            raise
-        return plan_spec(spec, tick, Bytes(least))
+    budget = watched.budget_below(held)
+    while True:
+        try:
+            return plan_spec(spec, tick, budget)
+        except DoesNotFit as error:
+            least = Bytes(int(cast(int, error.facts["needed"]) * _PROBES_DIFFER))
+            if not budget < least < held:
+                raise
+            budget = least  # which the next probe may find to be too little again
 
 
 def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Bytes | None = None) -> TrainPlan:
