@@ -10,9 +10,9 @@ STAMP  := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/caudal demo
 
-# every test, on two processes
+# every test, on two processes; the many programs that they start compile this house once, not each for itself
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # style, types, floors
 check: $(STAMP)
