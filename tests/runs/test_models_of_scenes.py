@@ -6,31 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import caudal
 from caudal.core.errors import BadPair, DataError, UsageError
-from caudal.core.units import MIB
-from caudal.data.classes import Classes
-from caudal.data.normalize import Normalization
 from caudal.models import weights
+from tests.runs.stored_scenes import untrained
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A segmentation model of three bands and two classes, untrained."""
-    torch.manual_seed(1)
-    config = {"width": 4, "depth": 2, "stem": 1}
-    card = weights.ModelCard(
-        task="segmentation", architecture="unet", config=config, bands=3, outputs=2,
-        normalization=Normalization.plain(3).model_dump(mode="json"),
-        classes=Classes(values=(0, 255)).model_dump(mode="json"),
-        memory={"device": "cpu", "forwards": [{"side_px": 256, "ram": 4 * MIB, "seconds": 0.1}]},
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("run")
-    weights.save(path / "model", weights.build("unet", 3, 2, config), card)
-    return path
+    return untrained(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

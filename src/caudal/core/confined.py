@@ -77,7 +77,7 @@ def open_plain(path: str | Path, flags: int = _PLAIN) -> int:
     try:
         # What was opened counts, not what lies under that name by now.
         _check(_path_of(handle, path), path)
-    except BaseException:
+    except BaseException:  # whatever it is, Ctrl-C too: nobody else knows the descriptor
         os.close(handle)
         raise
     return handle

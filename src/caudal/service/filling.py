@@ -84,7 +84,7 @@ class Filling:
             try:
                 for name, path in files.items():
                     place(path, root, name)
-            except BaseException:
+            except BaseException:  # whatever it is: some files may be in place, and must be counted
                 self._count(dataset.id, root)
                 raise
             self._store.datasets.note(dataset.id, total, _with(now.facts, new))

@@ -73,7 +73,7 @@ def convert(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
             half_done.rename(target)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C, too, leaves no half folder
             _clear(half_done)
             if is_disk_full(error):
                 raise disk_full(target) from None
