@@ -12,10 +12,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from caudal.core.errors import BadPair, DataError
+from caudal.core.errors import DataError
 from caudal.core.messages import _
 from caudal.data.byte_file import read_bytes
 from caudal.data.locations import open_bytes
+from caudal.data.pairs import must_be_there
 from caudal.data.unreadable import unreadable
 
 _COLUMNS = ("file", "label")
@@ -82,10 +83,4 @@ def _named(table: Path, text: str) -> Path:
             _("Move the table above its files, and write paths relative to its own folder."),
             path=str(table),
         )
-    if not file.is_file():
-        raise BadPair(
-            _("{path} names {file}, which is not there.").format(path=table, file=file),
-            _("Paths in it are relative to its own folder."),
-            path=str(file),
-        )
-    return file
+    return must_be_there(table, file)

@@ -156,6 +156,15 @@ def _named(table: Location, text: str | None) -> Location:
         check_remote(str(file))
         return file
     check_path(file)
+    return must_be_there(table, file)
+
+
+def must_be_there(table: Location, file: Path) -> Path:
+    """A file that a table names, as it is.
+
+    Raises:
+        BadPair: it is not there.
+    """
     if not file.is_file():
         raise BadPair(
             _("{path} names {file}, which is not there.").format(path=table, file=file),
