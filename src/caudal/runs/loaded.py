@@ -198,6 +198,7 @@ def load_model(path: Path, device: str, ram: Bytes | None = None) -> Loaded:
     if position == Weights.HELD and stored.get("device") == where:
         rows = tuple(Measured.model_validate(row) for row in stored.get("forwards") or ())
     if not rows and ram is not None and _is_tight(model, position, ram):
+        planner.refuse_above(ram, charged_bytes())  # less than what is held already: no child need try
         # Before any weight is copied here: the child that measures lies beside this process.
         rows = forwards.ask(path, where, position, ram)
         if not rows and position == Weights.HELD:
