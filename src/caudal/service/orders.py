@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,9 @@ class Orders:
         work = self._training(asked, job_id, budget or {}) if asked.verb == "train" else self._work(asked)
         return work.model_copy(update={"reads": self.reads()})
 
-    def specs_in_use(self) -> set[str]:
-        """The spec files that jobs still need: earlier versions had jobs train by that of their plan."""
-        return self._store.jobs.specs_in_use()
+    def specs_in_use(self, specs: Collection[str]) -> set[str]:
+        """Those that jobs still need: earlier versions had jobs train by the spec of their plan."""
+        return self._store.jobs.specs_in_use(specs)
 
     def forget(self, job_id: str) -> None:
         """Remove what was written for a job that was not made after all."""

@@ -28,6 +28,7 @@ from caudal.service.problems import Refused, not_found
 from caudal.service.serving import Limits
 
 _KEPT = 1000
+_AT_ONCE = 500  # of those that are old
 _OLD_SECONDS = 86400.0
 
 
@@ -129,11 +130,10 @@ class Planner:
             (made if (folder / "plan.json").is_file() else begun).append(folder)
         old = time.time() - _OLD_SECONDS
         gone = [*made[:-_KEPT], *(folder for folder in begun if folder.stat().st_mtime < old)]
-        if gone:
-            used = self._orders.specs_in_use()
-            for folder in gone:
-                if str(folder / "spec.toml") not in used:
-                    shutil.rmtree(folder, ignore_errors=True)
+        for first in range(0, len(gone), _AT_ONCE):
+            specs = {str(folder / "spec.toml"): folder for folder in gone[first : first + _AT_ONCE]}
+            for spec in set(specs) - self._orders.specs_in_use(specs):
+                shutil.rmtree(specs[spec], ignore_errors=True)
 
 
 def _own_bytes() -> int:

@@ -16,6 +16,10 @@ from caudal.service.store import Store
 _REMEMBERED = 256
 _AT_ONCE = 500
 _RECENT_STEPS = 50
+_HEARD = (
+    "run_started", "step_done", "validated", "memory_read", "warned",
+    "tile_done", "part_done", "picture_step",
+)  # fmt: skip
 
 
 class StatusView(BaseModel):
@@ -106,13 +110,22 @@ class Summaries:
             self._stories[job.id] = story
             while len(self._stories) > _REMEMBERED:
                 self._stories.popitem(last=False)
-            while job.seen_event > story.last_id:
-                events = self._store.events.after(story.last_id, job.id, _AT_ONCE)
-                for event in events:
-                    story.hear(event)
-                if len(events) < _AT_ONCE:
-                    break
+            if job.seen_event > story.last_id:
+                self._go_on(job, story)
             return _view(job, story)
+
+    def _go_on(self, job: Job, story: _Story) -> None:
+        """Hear what is new; of very much, what nothing later says anew."""
+        events = self._store.events.after(story.last_id, job.id, _AT_ONCE)
+        for event in events:
+            story.hear(event)
+        if len(events) < _AT_ONCE:
+            return
+        most = self._store.events.most(story.last_id, job.id, "memory_read", "ram")
+        for event in self._store.events.newest(story.last_id, job.id, _HEARD, _RECENT_STEPS):
+            story.hear(event)
+        story.peak = max(story.peak or 0, most) or None
+        story.last_id = max(story.last_id, job.seen_event)
 
 
 def _view(job: Job, story: _Story) -> StatusView:

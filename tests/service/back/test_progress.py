@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,10 +12,14 @@ from typing import Any
 
 import pytest
 
-from caudal.service.records import StoredEvent
+from caudal.core.units import Bytes
+from caudal.service import summary as summary_module
+from caudal.service.records import Project, StoredEvent
+from caudal.service.store import Machine, Store
+from caudal.service.store.rows import Said
 from caudal.service.summary import StatusView, Summaries
 from caudal.service.tail import begin_anew
-from caudal.service.work import PredictWork
+from caudal.service.work import EvaluateWork, ExplainWork, PredictWork, TrainWork
 from tests.runs.stored_scenes import pairs, untrained
 from tests.service.back.conftest import settings_for
 from tests.service.back.house import House
@@ -47,6 +52,29 @@ def test_a_prediction_in_the_queue_says_how_far_it_is_and_what_it_holds(house: H
     assert 0 < view.predicted_bytes["ram"] <= view.budget_bytes["ram"] == 2**30
     assert ended.peak_bytes["ram"] > 0
     assert [event["kind"] for event in ended.last_events][-1] == "run_ended"
+
+
+def test_what_cannot_fit_fails_with_the_least_that_would_before_it_does_anything(
+    house: House, tmp_path: Path
+) -> None:
+    scenes, run = pairs(tmp_path / "scenes", (48, 64)), str(untrained(tmp_path / "run"))
+    images, masks = str(scenes / "images"), (str(scenes / "masks"),)
+    few = Bytes.parse("64MiB")
+    works = (
+        PredictWork(run=run, inputs=(images,), device="cpu", ram=few, name="maps"),
+        EvaluateWork(run=run, data=(images,), masks=masks, device="cpu", ram=few),
+        ExplainWork(run=run, images=images, device="cpu", ram=few),
+    )
+    jobs = [house.store.jobs.submit(house.project, work)[0] for work in works]
+    for job in jobs:
+        ended = house.ends(job, 60.0)
+        assert (ended.state, ended.reason, ended.attempts) == ("failed", "does_not_fit", 1)
+        assert ended.error is not None
+        assert re.search(r"needs at least \d.* of ram, and the budget is 64 MiB", ended.error.message)
+        assert re.search(r"--ram \d+(\.\d+)?MiB", ended.error.hint)
+        kinds = {event.kind for event in house.store.events.after(0, job.id)}
+        assert "run_started" not in kinds
+        assert [path.name for path in house.settings.run_folder(job.id).iterdir()] == ["events.jsonl"]
 
 
 @dataclass
@@ -82,6 +110,48 @@ def test_what_is_done_and_left_is_told_of_tiles_samples_and_pictures(kind: str) 
     assert (view.ram_bytes, view.predicted_bytes, view.budget_bytes) == (5, {"ram": 7}, {"ram": 9})
     again = summary(started, (kind, {"done": 2, "total": 8}), started)
     assert (again.done, again.step) == (None, None)
+
+
+def test_what_a_long_job_told_is_summed_up_from_little_of_it(
+    store: Store, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.jobs.submit(project.id, TrainWork(task="hold", data=("/data",), ram="100MiB", device="cpu"))
+    claimed = store.claims.claim(Machine("here", "place", 2**30, 0, 8))
+    assert claimed is not None
+    job, attempt = claimed
+    said: list[Said] = [("run_started", 1.0, {"total_steps": 900, "predicted_bytes": {"ram": 7}})]
+    for step in range(1, 801):
+        said.append(("step_done", 1.0 + step, {"step": step, "step_seconds": step / 100, "samples": 2}))
+        held = 5 * 2**30 if step == 600 else 2**30
+        said.append(("memory_read", 1.0 + step, {"ram": held, "vram": None}))
+        if step % 300 == 0:
+            said += [
+                ("warned", 1.0, {"message": f"at {step}"}),
+                ("validated", 1.0, {"metrics": {"iou": step}}),
+            ]
+    store.claims.take_events(attempt, said, 0, 1)
+    job = store.jobs.get(job.id)
+
+    heard = 0
+    after, newest = store.events.after, store.events.newest
+
+    def counted(events: list[StoredEvent]) -> list[StoredEvent]:
+        nonlocal heard
+        heard += len(events)
+        return events
+
+    monkeypatch.setattr(store.events, "after", lambda *given: counted(after(*given)))
+    monkeypatch.setattr(store.events, "newest", lambda *given: counted(newest(*given)))
+    brief = Summaries(store)
+    view = brief.of(job)
+    assert heard < 700
+    assert brief.of(job) == view
+    assert heard < 700  # and nothing of it again
+    monkeypatch.setattr(summary_module, "_AT_ONCE", 10_000)
+    monkeypatch.setattr("caudal.service.store.rows.MOST_A_PAGE", 10_000)
+    assert Summaries(store).of(job) == view
+    assert (view.step, view.steps, view.metrics, view.peak_ram_bytes) == (800, 900, {"iou": 600}, 5 * 2**30)
+    assert view.warnings == ["at 300", "at 600"]
 
 
 def test_a_second_attempt_leaves_of_the_first_what_it_told(tmp_path: Path) -> None:

@@ -286,7 +286,26 @@ def test_a_success_leaves_a_run_and_a_model_and_the_most_that_was_held(
     run, model = store.runs.get(job.id), store.models.list()[0]
     assert (run.folder, run.metrics, run.ended is not None) == ("/runs/one", {"iou": 0.5}, True)
     assert (model.run_id, model.folder, model.metrics) == (run.id, "/runs/one/model", {"iou": 0.5})
-    assert [attempt.reason for attempt in store.jobs.attempts(job.id)] == ["killed", None]
+    tries = store.jobs.attempts(job.id)
+    assert [attempt.reason for attempt in tries] == ["killed", None]
+    assert store.jobs.attempts(job.id, limit=1) == tries[:1]
+    assert store.jobs.attempts(job.id, after=1) == tries[1:]
+
+
+def test_of_files_to_train_by_those_are_in_use_that_a_job_may_yet_need(
+    store: Store, project: Project, settings: Settings
+) -> None:
+    for name in ("done", "failed", "waits"):
+        store.jobs.submit(project.id, TrainWork(spec=Path(f"/plans/{name}/spec.toml"), ram="100MiB"))
+    for how in ("succeeded", "data"):
+        claimed = store.claims.claim(MACHINE)
+        assert claimed is not None
+        store.claims.end(claimed[1], Ending(how=how), settings)
+    store.jobs.submit(project.id, WORK)
+    asked = [f"/plans/{name}/spec.toml" for name in ("done", "failed", "waits", "nobody's")]
+    assert store.jobs.specs_in_use(asked) == {asked[1], asked[2]}
+    assert store.jobs.specs_in_use(asked[2:]) == {asked[2]}
+    assert store.jobs.specs_in_use([]) == set()
 
 
 def test_a_database_that_does_not_answer_is_said_to_be_away(tmp_path: Path) -> None:

@@ -161,8 +161,7 @@ def list_attempts(
     cursor: Cursor = "",
 ) -> Page[AttemptView]:
     """Each try at it, the first one first: where, how it ended, what it held."""
-    after = number_of(cursor) or 0
-    found = [one for one in here.store.jobs.attempts(job_id) if one.number > after][:limit]
+    found = here.store.jobs.attempts(job_id, limit, number_of(cursor) or 0)
     items = [AttemptView.of(attempt, here.roots.veil) for attempt in found]
     return paged(request, response, items, limit, found[-1].number if found else None)
 

@@ -7,6 +7,7 @@ Written by `claims` and by whoever moves a job; here it is read, and forgotten w
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
@@ -38,6 +39,24 @@ class StoredEvents:
         query = sa.select(t.events).where(e.job_id == job_id).order_by(e.id.desc()).limit(rows.page(number))
         with self._database.reading() as connection:
             return rows.many(connection, query, StoredEvent)[::-1]
+
+    def newest(self, last_id: int, job_id: str, kinds: Collection[str], number: int) -> list[StoredEvent]:
+        """Of all that a job told after number `last_id`, the last of each of these kinds, in their order."""
+        e = t.events.c
+        place = sa.func.row_number().over(partition_by=e.kind, order_by=e.id.desc()).label("place")
+        told = (e.job_id == job_id) & (e.id > last_id) & e.kind.in_(kinds)
+        ranked = sa.select(e.id, place).where(told).subquery()
+        query = sa.select(t.events).join(ranked, ranked.c.id == e.id).order_by(e.id)
+        with self._database.reading() as connection:
+            return rows.many(connection, query.where(ranked.c.place <= rows.page(number)), StoredEvent)
+
+    def most(self, last_id: int, job_id: str, kind: str, key: str) -> int:
+        """The largest `key` in the events of a kind that a job told after number `last_id`; 0 without any."""
+        e = t.events.c
+        query = sa.select(sa.func.max(sa.cast(e.body[key].as_string(), sa.BigInteger)))
+        with self._database.reading() as connection:
+            told = (e.job_id == job_id) & (e.id > last_id) & (e.kind == kind)
+            return int(connection.execute(query.where(told)).scalar() or 0)
 
     def sweep(self, older_than_seconds: float, most: int = 5000) -> int:
         """Forget up to `most` events of jobs that ended so long ago; how many."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -95,11 +95,12 @@ class Jobs:
             found = _earlier(connection, once)
             return rows.job_row(connection, found) if found else None
 
-    def specs_in_use(self) -> set[str]:
-        """The files that jobs which have not succeeded were told to train by."""
-        query = sa.select(t.jobs.c.work).where(t.jobs.c.verb == "train", t.jobs.c.state != "succeeded")
+    def specs_in_use(self, specs: Collection[str]) -> set[str]:
+        """Those of the files `specs` that jobs which have not succeeded were told to train by."""
+        spec = t.jobs.c.work["spec"].as_string()  # the database reads it: of all jobs, none comes here whole
+        query = sa.select(spec).where(t.jobs.c.verb == "train", t.jobs.c.state != "succeeded")
         with self._database.reading() as connection:
-            return {str(row[0]["spec"]) for row in connection.execute(query) if row[0].get("spec")}
+            return {str(row[0]) for row in connection.execute(query.where(spec.in_(specs)).distinct())}
 
     def get(self, job_id: str) -> Job:
         """One job.
@@ -201,16 +202,17 @@ class Jobs:
             assert moved is not None, "the row is locked"
             return moved
 
-    def attempts(self, job_id: str) -> builtins.list[Attempt]:
-        """All tries at a job, the first one first.
+    def attempts(self, job_id: str, limit: int = rows.MOST_A_PAGE, after: int = 0) -> builtins.list[Attempt]:
+        """A page of the tries at a job: those after number `after`, the first one first.
 
         Raises:
             NotFound: there is no such job.
         """
-        query = sa.select(*_ATTEMPT_COLUMNS).where(t.attempts.c.job_id == job_id).order_by(t.attempts.c.fence)
+        a = t.attempts.c
+        query = sa.select(*_ATTEMPT_COLUMNS).where(a.job_id == job_id, a.number > after).order_by(a.number)
         with self._database.reading() as connection:
             rows.job_row(connection, job_id)
-            return rows.many(connection, query, Attempt)
+            return rows.many(connection, query.limit(rows.page(limit)), Attempt)
 
 
 def _earlier(connection: sa.Connection, once: Once) -> str | None:
