@@ -28,7 +28,7 @@ from caudal.runs.watched import DEADLINE, EVENTS, FENCE, SMALLER_PLAN, WATCHER_B
 from caudal.service import fence
 from caudal.service.ends import Ending
 from caudal.service.errors import StoreAway
-from caudal.service.naming import Left, last_told, name, tail
+from caudal.service.naming import Left, last_told, name, tail, told_in
 from caudal.service.place import MARK, began, end_members
 from caudal.service.planned import planned_bytes
 from caudal.service.records import Attempt, Job, Problem
@@ -257,7 +257,7 @@ class Supervisor:
         path = self.run / "result.json"
         if self.job.work.verb != "train" or not path.is_file():
             return None
-        return self._ending("succeeded", code=0, result=last_told_whole(path))
+        return self._ending("succeeded", code=0, result=told_in(path))
 
     def _saw(self, **bytes_of: int) -> None:
         for pool, value in bytes_of.items():
@@ -317,14 +317,6 @@ def has_no_room(folder: Path) -> bool:
     """Whether the disk of a folder is full, but for the odd block."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize < _ODD_BYTES
-
-
-def last_told_whole(path: Path) -> dict[str, Any] | None:
-    """A small JSON file, without what is no number in JSON."""
-    import json
-
-    values = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _constant: None)
-    return values if isinstance(values, dict) else None
 
 
 def supervise(attempt_id: str, settings: Settings) -> None:

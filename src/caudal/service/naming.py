@@ -19,6 +19,8 @@ from caudal.service.records import Problem
 Asked = Literal["cancel", "stop", "timeout"]
 
 _TAIL_BYTES = 64 * 1024
+_MOST_TOLD_BYTES = 16 * 2**20
+_MOST_WARNINGS = 100  # a result is a part of every list that its job is in
 _CODES: dict[str, How] = {
     "disk_full": "disk_full",
     "does_not_fit": "does_not_fit",
@@ -139,20 +141,35 @@ def _problem(code: str, message: str) -> Problem:
 
 def last_told(path: Path) -> dict[str, Any] | None:
     """The JSON object in the last line of what a verb printed; `None` where it did not get that far."""
-    lines = tail(path).strip().splitlines()
-    try:
-        told = json.loads(lines[-1], parse_constant=lambda _constant: None) if lines else None
-    except json.JSONDecodeError:
-        return None
-    return told if isinstance(told, dict) else None
+    return _told(tail(path, most=_MOST_TOLD_BYTES).rstrip("\r\n").rpartition("\n")[2])
 
 
-def tail(path: Path, start: int = 0) -> str:
+def told_in(path: Path) -> dict[str, Any] | None:
+    """The JSON object in the file of a result; `None` where there is none."""
+    return _told(tail(path, most=_MOST_TOLD_BYTES))
+
+
+def tail(path: Path, start: int = 0, most: int = _TAIL_BYTES) -> str:
     """The end of a file that was written since byte `start`."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(start, size - _TAIL_BYTES))
+            file.seek(max(start, size - most))
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _told(text: str) -> dict[str, Any] | None:
+    """What is no number in JSON becomes nothing. Of very many warnings, the first are kept."""
+    try:
+        told = json.loads(text, parse_constant=lambda _constant: None)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(told, dict):
+        return None
+    warnings = told.get("warnings")
+    if isinstance(warnings, list) and (more := len(warnings) - _MOST_WARNINGS) > 0:
+        rest = _("… and {count} more: see its log.").format(count=more)
+        told["warnings"] = [*warnings[:_MOST_WARNINGS], rest]
+    return told

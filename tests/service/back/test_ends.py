@@ -12,7 +12,7 @@ import pytest
 from caudal.core.units import Bytes
 from caudal.runs.supervisor import Ending as ProcessEnding
 from caudal.service.ends import Ending, next_step, wait_seconds
-from caudal.service.naming import Asked, Left, last_told, name
+from caudal.service.naming import Asked, Left, last_told, name, told_in
 from caudal.service.records import Job, Problem
 from caudal.service.settings import Settings
 from caudal.service.states import MOVES, REASONS
@@ -103,6 +103,20 @@ def test_the_last_line_is_the_result_and_half_a_line_is_none(tmp_path: Path) -> 
     assert last_told(path) is None
     path.write_text("[1]\n")
     assert last_told(path) is None
+
+
+def test_a_result_with_very_many_warnings_is_a_result_and_keeps_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    warnings = [f"\u2028 tile {number} has failed: {'x' * 100}" for number in range(2000)]
+    path.write_text(
+        "words\n" + json.dumps({"verb": "predict", "warnings": warnings}, ensure_ascii=False) + "\n"
+    )
+    told = last_told(path)
+    assert told is not None
+    assert told["warnings"][:-1] == warnings[:100]
+    assert "1900" in told["warnings"][-1]
+    path.write_text(json.dumps({"verb": "train", "warnings": warnings}, indent=1))
+    assert told_in(path) == told | {"verb": "train"}
 
 
 def job(**more: Any) -> Job:
