@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caudal.core.messages import _
@@ -27,6 +27,9 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+_OURS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+_NAMES = frozenset(name for name, _value in _OURS)
+_CACHED = (b"cache-control", b"private, no-cache")
 
 
 class Guards:
@@ -61,11 +64,7 @@ class Guards:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(raw=message["headers"])
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("cache-control", "private, no-cache")
-                message = {**message, "headers": headers.raw}
+                message = {**message, "headers": _with_ours(message["headers"])}
             await send(message)
 
         try:
@@ -98,6 +97,14 @@ class Guards:
                 _("Call the service from its own pages, or from a program."),
             )
         return None
+
+
+def _with_ours(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Raw headers of an answer with ours in them; without a search for each, for every answer has them."""
+    rest = [row for row in headers if row[0] not in _NAMES]
+    if any(name == _CACHED[0] for name, _value in rest):
+        return [*rest, *_OURS]
+    return [*rest, *_OURS, _CACHED]
 
 
 def _route(scope: Scope) -> str:

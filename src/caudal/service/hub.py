@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from anyio.to_thread import run_sync
 
@@ -54,7 +55,8 @@ class Hub:
         self._since = 0
         """All after this number that are known are in `_recent`."""
         self._last = 0
-        self._news = asyncio.Event()
+        self._waited: WeakValueDictionary[str | None, asyncio.Event] = WeakValueDictionary()
+        """For news of a job, or of any, as long as somebody waits; nobody is woken for another's."""
         self._task: asyncio.Task[None] | None = None
         self.stopping = asyncio.Event()
 
@@ -64,15 +66,15 @@ class Hub:
             self._last = self._since = await run_sync(self._store.events.last_id)
         self._task = asyncio.create_task(self._look())
 
-    def wake(self) -> None:
-        """Wake all who wait."""
-        self._news.set()
-        self._news = asyncio.Event()
+    def _wake(self, job_ids: Iterable[str | None]) -> None:
+        for job_id in job_ids:
+            if (waited := self._waited.pop(job_id, None)) is not None:
+                waited.set()
 
     async def stop(self) -> None:
         """Have all streams end."""
         self.stopping.set()
-        self.wake()
+        self._wake(list(self._waited))
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -80,12 +82,13 @@ class Hub:
 
     async def after(self, last_id: int, job_id: str | None) -> tuple[list[Frame], int]:
         """What came after `last_id`, and the number up to which that is all."""
-        since = self._since  # what the store is asked for from now on holds at least all of these
-        if last_id < since:
+        while last_id < (since := self._since):  # what the store is asked for holds at least all up to there
             found = await run_sync(self._read, last_id, job_id)
             if len(found) == _AT_ONCE:
                 return found, found[-1].id
-            return found, max(last_id, since, found[-1].id if found else 0)
+            last_id = max(last_id, since, found[-1].id if found else 0)
+            if found:
+                return found, last_id
         later: list[Frame] = []
         for frame in reversed(self._recent):
             if frame.id <= last_id:
@@ -94,10 +97,14 @@ class Hub:
                 later.append(frame)
         return later[::-1], max(last_id, self._last)
 
-    async def news(self, seconds: float) -> None:
-        """Wait until there may be something new, at most so long."""
+    async def news(self, seconds: float, job_id: str | None = None) -> None:
+        """Wait until there may be something new of a job, or of any; at most so long."""
+        if self.stopping.is_set():
+            return
+        waited = self._waited.setdefault(job_id, asyncio.Event())
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await waited.wait()
 
     def _read(self, last_id: int, job_id: str | None) -> list[Frame]:
         return [self._frame(event) for event in self._store.events.after(last_id, job_id, _AT_ONCE)]
@@ -120,10 +127,11 @@ class Hub:
                 continue
             if not found:
                 continue
-            for job_id in {frame.job_id for frame in found}:
+            told = {frame.job_id for frame in found}
+            for job_id in told:
                 self._heard(job_id)
             self._recent.extend(found)
             while len(self._recent) > _KEPT:
                 self._since = self._recent.popleft().id
             self._last = found[-1].id
-            self.wake()
+            self._wake({*told, None})

@@ -63,7 +63,7 @@ async def stream(context: Context, job_id: str | None, last_id: int) -> AsyncIte
             if left <= 0:
                 return
             if not frames:
-                await hub.news(min(left, _QUIET_SECONDS))
+                await hub.news(min(left, _QUIET_SECONDS), job_id)
             if time.monotonic() - quiet >= _QUIET_SECONDS:
                 yield _STILL_HERE
                 quiet = time.monotonic()

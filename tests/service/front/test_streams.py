@@ -129,6 +129,29 @@ def test_no_reader_loses_or_doubles_an_event_however_slow_it_is(
         asyncio.run(story())
 
 
+def test_who_waits_for_news_of_a_job_is_woken_by_it_and_by_the_end_alone() -> None:
+    async def story() -> None:
+        log = Log()
+        log.add(0)
+        hub = Hub(SimpleNamespace(events=log), Veil({}), pause_seconds=0.0)  # type: ignore[arg-type]
+        await hub.start()
+        of_a_job, of_any = (asyncio.create_task(hub.news(60.0, job)) for job in ("1", None))
+        await asyncio.sleep(0)  # both wait now
+        log.add(2)
+        await of_any
+        assert not of_a_job.done()
+        log.add(1)
+        await of_a_job
+        left = asyncio.create_task(hub.news(60.0, "1"))
+        await asyncio.sleep(0)
+        await hub.stop()
+        await left
+        await hub.news(60.0, "1")  # it is over
+        assert not hub._waited
+
+    asyncio.run(story())
+
+
 def test_as_many_streams_as_are_allowed_and_no_more(front: Front) -> None:
     job = front.job()
     front.app.context.open_streams = front.app.context.serving.limits.streams
