@@ -92,6 +92,19 @@ def test_without_a_part_to_choose_by_a_share_is_taken_from_what_is_learned(count
     assert found.test.tolist() == list(range(count, count + 20))
 
 
+def test_a_part_too_small_to_choose_anything_is_learned_from() -> None:
+    codes = np.repeat([0, 1], [400, 20])
+    found = given_split(codes, ("train", "test"), 0, fewest=100)
+    assert found is not None
+    assert found.train.tolist() == list(range(400))
+    assert not len(found.validation)
+    assert found.test.tolist() == list(range(400, 420))
+    assert any("All 400 samples" in text for text in found.warnings)
+    large = given_split(np.repeat([0, 1], [1000, 20]), ("train", "test"), 0, fewest=100)
+    assert large is not None
+    assert len(large.validation) == 100
+
+
 def test_fewer_groups_than_parts_are_an_error() -> None:
     with pytest.raises(DataError, match="3 samples or groups"):
         deal_out(None, np.array([0, 0, 1, 1, 2]), 5, 0, 5, 0)

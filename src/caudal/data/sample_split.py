@@ -28,7 +28,8 @@ TRAIN, VALIDATION, TEST = ("train", "training"), ("val", "valid", "validation", 
 class SampleSplit:
     """Numbers of the samples to learn from, to choose by and to score at the end, each in growing order.
 
-    `validation` and `test` are the same where the data name no test part.
+    `validation` and `test` are the same where the data name no test part. `validation` is empty where so few
+    would choose nothing.
     """
 
     train: Ints
@@ -45,6 +46,13 @@ def parts_to_choose_by(samples: int) -> int:
     return max(5, min(10, samples // _ENOUGH))
 
 
+def none_kept(samples: int) -> str:
+    """What is to be said where all `samples` are learned from."""
+    return _(
+        "All {count} samples of the training part are learned from: a part of them would choose nothing."
+    ).format(count=samples)
+
+
 def called(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the values of a column `split` are called, and what is to be said of it where they are numbers."""
     if not names or not set(names) <= set(_NUMBERS):
@@ -54,10 +62,11 @@ def called(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def given_split(codes: Ints, names: tuple[str, ...], seed: int) -> SampleSplit | None:
+def given_split(codes: Ints, names: tuple[str, ...], seed: int, fewest: int = 0) -> SampleSplit | None:
     """The split that a column of `names` tells (`codes` below 0: none); `None` if all is to be learned from.
 
-    Without a part to choose by, a share of what is to be learned from is taken for it.
+    Without a part to choose by, a share of what is to be learned from is taken for it, unless that would be
+    fewer than `fewest` samples.
 
     Raises:
         BadValues: it names no part to learn from.
@@ -82,6 +91,8 @@ def given_split(codes: Ints, names: tuple[str, ...], seed: int) -> SampleSplit |
     ]
     if not len(validation):
         count = max(1, len(train) // parts_to_choose_by(len(train)))
+        if count < fewest:
+            return SampleSplit(train, validation, test, (*notes, none_kept(len(train))))
         drawn = generator(seed, "split").permutation(len(train))[:count]
         validation, train = np.sort(train[drawn]), np.delete(train, drawn)
         notes.append(

@@ -139,6 +139,24 @@ def test_ragged_sequences_are_learned_whatever_the_micro_batch(series: Path, tmp
     np.testing.assert_allclose(_losses(tmp_path / "small"), losses, rtol=1e-3, atol=1e-5)
 
 
+def test_so_few_sequences_that_a_part_would_choose_nothing_are_all_learned_from(
+    series: Path, tmp_path: Path
+) -> None:
+    small = {"steps": 4, "batch": 8}
+    made = spec(
+        "sequence", series, model={"name": "temporal", "config": {"width": 4, "depth": 1}}, training=small
+    )
+    plan = caudal.plan(made, ram="1GiB")
+    assert plan.facts.samples_per_epoch + plan.facts.held_out == 96
+    assert any("learned from" in text for text in plan.warnings)
+    metrics = caudal.train(plan, out=tmp_path / "run").metrics
+    assert metrics is not None
+    assert metrics["samples"] == plan.facts.held_out
+    chooses = made.model_copy(update={"training": made.training.model_copy(update={"patience": 3})})
+    kept = caudal.plan(chooses, ram="1GiB").facts
+    assert kept.samples_per_epoch + kept.held_out < 96
+
+
 def _losses(run: Path) -> list[float]:
     events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
     return [event["loss"] for event in events if event.get("event", event.get("kind")) == "step_done"]

@@ -31,6 +31,7 @@ from caudal.runs.work.one_graph_kind import (
     prepare_trees,
 )
 from caudal.runs.work.series import (
+    FEWEST_TO_CHOOSE,
     drawn_from,
     longest_of,
     looks_at,
@@ -60,6 +61,7 @@ class Graphs:
 
     per_row_key: ClassVar[str] = "per_node"
     takes_groups: ClassVar[bool] = False
+    fewest_to_choose: ClassVar[int] = FEWEST_TO_CHOOSE
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
         """See `Kind.open_set`."""

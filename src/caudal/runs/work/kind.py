@@ -120,6 +120,8 @@ class Kind(Protocol):
     """The key of a model's configuration with which it says something of every row of a sample."""
     takes_groups: ClassVar[bool]
     """Whether a scorer also takes what a table says of each sample."""
+    fewest_to_choose: ClassVar[int]
+    """Of fewer samples than these `choose` sets nothing."""
 
     def make_task(
         self, spec: RunSpec, sought: Sought, counts: Ints | None, chosen: Mapping[str, Any]

@@ -42,6 +42,7 @@ class Pictures:
 
     per_row_key: ClassVar[str] = "per_pixel"
     takes_groups: ClassVar[bool] = True
+    fewest_to_choose: ClassVar[int] = 1
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
         """See `Kind.open_set`: pictures are brought to one size, which no model can learn from then.

@@ -38,6 +38,7 @@ LOOKED_AT_LEAST = 64
 _LOOKED_AT_BYTES = 512 * MIB
 _AT_ONCE_BYTES = 8 * MIB
 _ENOUGH = 50  # samples of each class
+FEWEST_TO_CHOOSE = 2 * _ENOUGH
 
 
 class Series:
@@ -45,6 +46,7 @@ class Series:
 
     per_row_key: ClassVar[str] = "per_step"
     takes_groups: ClassVar[bool] = False
+    fewest_to_choose: ClassVar[int] = FEWEST_TO_CHOOSE
 
     def open_set(self, spec: RunSpec, tick: Callable[[int, int], None]) -> SampleSet:
         """See `Kind.open_set`."""

@@ -144,7 +144,9 @@ class SetCourse:
             yield stream
 
     def validate(self, model: nn.Module, precision: Precision) -> Metrics:
-        """See `Course.validate`: on samples drawn once, more of them where steps are many."""
+        """See `Course.validate`: on samples drawn once, more of them where steps are many; of none, none."""
+        if not len(self._split.validation):
+            return {}
         settings = self._spec.training
         work = settings.validation_steps * settings.batch * _FORWARDS_A_STEP
         most = max(_LEAST_SCORED, int(_VALIDATION_SHARE * work))
@@ -161,7 +163,7 @@ class SetCourse:
         What is set after training is chosen on others, those by which the model was chosen; where there are
         no others nothing is.
         """
-        if not np.array_equal(self._split.validation, self._split.test):
+        if len(self._split.validation) and not np.array_equal(self._split.validation, self._split.test):
             self._chosen = self._opened.kind.choose(self._scored(model, precision, self._split.validation))
             self.task = self._opened.kind.make_task(self._spec, self._sought, self._counts, self._chosen)
         scorer = self._scored(model, precision, self._split.test)

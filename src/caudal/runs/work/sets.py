@@ -14,7 +14,7 @@ from caudal.core.units import Bytes
 from caudal.data.broken import Broken
 from caudal.data.sample_files.base import Ints
 from caudal.data.sample_set import SampleSet
-from caudal.data.sample_split import SampleSplit, deal_out, given_split, parts_to_choose_by
+from caudal.data.sample_split import SampleSplit, deal_out, given_split, none_kept, parts_to_choose_by
 from caudal.runs.facts import SetFacts
 from caudal.runs.folder import RunFolder
 from caudal.runs.plan import TrainPlan
@@ -199,7 +199,7 @@ class Sets:
         notes = (_("{count} samples without a label are left out.").format(count=lost),) if lost else ()
         if opened.split is not None and spec.split.given:
             codes, names = opened.split
-            given = given_split(codes[members], names, spec.seed)
+            given = given_split(codes[members], names, spec.seed, self._fewest_kept)
             if given is not None:
                 if given.test is given.validation:
                     notes = (
@@ -218,16 +218,27 @@ class Sets:
         if alone < 2:
             note = _("There is too little to choose the model by: it is chosen by what it is scored on.")
             return _numbered(outer, members, (*notes, note))
+        parts = min(parts_to_choose_by(alone), alone)
+        if len(train) // parts < self._fewest_kept:
+            said = (*notes, none_kept(len(train)))
+            return _numbered(SampleSplit(train, train[:0], outer.test, outer.warnings), members, said)
         inner = deal_out(
             None if own is None else own[train],
             None if groups is None else groups[train],
             len(train),
             spec.seed + 1,
-            min(parts_to_choose_by(alone), alone),
+            parts,
             0,
         )
         found = SampleSplit(train[inner.train], train[inner.validation], outer.test, outer.warnings)
         return _numbered(found, members, notes)
+
+    @property
+    def _fewest_kept(self) -> int:
+        """Fewer samples than these would choose nothing if kept back: they are better learned from."""
+        training = self.spec.training
+        chooses_model = training.keep == "best" or training.patience > 0
+        return 0 if chooses_model else self.opened.kind.fewest_to_choose
 
     def _doubts(self) -> list[str]:
         """What makes a figure doubtful before there is one: broken samples, and classes of few samples."""
