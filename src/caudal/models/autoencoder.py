@@ -6,7 +6,7 @@ connections: they would let anomalies through. Legend: B batch, C channel, H row
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +104,7 @@ class Autoencoder(nn.Module):
 
     def _through(self, layer: nn.Module, level: int, x_BCHW: torch.Tensor) -> torch.Tensor:
         if self.training and level < self.recompute and torch.is_grad_enabled():
-            return again(layer, x_BCHW)
+            return cast(torch.Tensor, again(layer, x_BCHW))
         y_BCHW: torch.Tensor = layer(x_BCHW)
         return y_BCHW
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from caudal.core.errors import BadModel
 from caudal.core.messages import _
 from caudal.models import explained, pretrained
 from caudal.models.norm import GroupedBatchNorm2d
+from caudal.models.recompute import recomputed
 from caudal.models.unfilled import is_unfilled
 
 
@@ -48,12 +49,12 @@ class Backbone(nn.Module):
     Config: ClassVar[type[BackboneConfig]] = BackboneConfig
 
     multiple_px = 1
-    recompute = 0
-    recompute_levels = 0
 
     def __init__(self, inputs: int, outputs: int, config: BackboneConfig) -> None:
         super().__init__()
         self.bands, self.classes = inputs, outputs
+        self.recompute = 0
+        """How many of the `levels` compute their activations again instead of keeping them."""
         self.notes: list[str] = []
         """What a user must hear of how this model came to be."""
         architecture = config.architecture
@@ -95,6 +96,8 @@ class Backbone(nn.Module):
         takes = inspect.signature(self.net.forward).parameters
         self._extra = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
         self._explained: str | None = None
+        self.recompute_levels = len(self._levels())
+        """The most that `recompute` can be."""
 
     @property
     def outputs(self) -> int:
@@ -138,7 +141,10 @@ class Backbone(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Scores `(B, outputs)` of `(B, bands, H, W)`."""
-        scores_BK: torch.Tensor = self.net(pixel_values=x_BCHW, **self._extra).logits
+        thrifty = self.training and self.recompute and torch.is_grad_enabled()
+        blocks = [b for level in self._levels()[: self.recompute] for b in level] if thrifty else []
+        with recomputed(blocks):
+            scores_BK: torch.Tensor = self.net(pixel_values=x_BCHW, **self._extra).logits
         return scores_BK
 
     def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -165,6 +171,18 @@ class Backbone(nn.Module):
     def from_shapes(cls, shapes: dict[str, tuple[int, ...]]) -> Backbone | None:
         """Always `None`: names and shapes do not say which model of transformers it is."""
         return None
+
+    def _levels(self) -> list[list[nn.Module]]:
+        """The blocks of each stage, the finest first; of a network without stages all blocks are one."""
+        lists = [m for m in self.net.base_model.modules() if _is_list(m)]  # type: ignore[union-attr]
+        if not lists:
+            return []
+        # What most weights are in; of lists in lists the outermost comes first.
+        stages = list(max(lists, key=lambda one: sum(w.numel() for w in one.parameters())))
+        inside = [stage if _is_list(stage) else _blocks_of(stage) for stage in stages]
+        if all(blocks is None for blocks in inside):
+            return [stages]
+        return [[stage] if b is None else list(b) for stage, b in zip(stages, inside, strict=True)]
 
     def _new_head(self) -> None:
         for _name, weight in pretrained.head_of(self.net):
@@ -205,6 +223,16 @@ class Backbone(nn.Module):
                     count=len(missing), names=", ".join(missing[:3])
                 )
             )
+
+
+def _is_list(module: nn.Module | None) -> TypeGuard[nn.ModuleList | nn.Sequential]:
+    return isinstance(module, nn.ModuleList | nn.Sequential)
+
+
+def _blocks_of(stage: nn.Module) -> nn.ModuleList | nn.Sequential | None:
+    """What transformers' models keep the blocks of a stage in; `None`: it is a block itself."""
+    found = (getattr(stage, name, None) for name in ("layers", "blocks"))
+    return next((one for one in found if _is_list(one)), None)
 
 
 def _group_statistics(net: nn.Module, group: int) -> None:

@@ -8,7 +8,7 @@ the steps of the longest sequence. Legend: B samples, T steps, C channels.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from torch import nn
 from caudal.core.config import Frozen
 from caudal.models.pooling import Pooling, StepPool
 from caudal.models.ragged import Sequences, filled
+from caudal.models.recompute import again
 
 _LONGEST_WAVE = 10_000.0
 
@@ -49,7 +50,8 @@ class Encoder(nn.Module):
     """Scores of `outputs` numbers for each sequence of `inputs` features, or for each of its steps."""
 
     Config: ClassVar[type[EncoderConfig]] = EncoderConfig
-    recompute_levels: ClassVar[int] = 0
+    recompute_levels: ClassVar[int] = 1
+    """Its layers are alike: all of them compute their activations again, or none."""
 
     def __init__(self, inputs: int, outputs: int, config: EncoderConfig) -> None:
         super().__init__()
@@ -80,12 +82,21 @@ class Encoder(nn.Module):
         x_BTC = self.first(x_BTF.transpose(1, 2)).transpose(1, 2)
         x_BTC = x_BTC + places(x_BTC.shape[1], self.config.dim, x_BTC.device).to(x_BTC.dtype)
         for layer in self.layers:
-            x_BTC = layer(x_BTC, src_key_padding_mask=~known_BT)
+            x_BTC = self._through(layer, x_BTC, ~known_BT)
         x_BTC = self.norm(x_BTC)
         if self.pool is not None:
             x_BTC = self.pool(x_BTC, known_BT)
         scores: torch.Tensor = self.head(x_BTC)
         return scores
+
+    def _through(self, layer: nn.Module, x_BTC: torch.Tensor, padding_BT: torch.Tensor) -> torch.Tensor:
+        def run(x_BTC: torch.Tensor, padding_BT: torch.Tensor) -> torch.Tensor:
+            y_BTC: torch.Tensor = layer(x_BTC, src_key_padding_mask=padding_BT)
+            return y_BTC
+
+        if self.training and self.recompute and torch.is_grad_enabled():
+            return cast(torch.Tensor, again(run, x_BTC, padding_BT, weights=layer.parameters()))
+        return run(x_BTC, padding_BT)
 
     @classmethod
     def from_shapes(cls, shapes: dict[str, tuple[int, ...]]) -> Encoder | None:

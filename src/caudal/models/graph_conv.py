@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from caudal.core.config import Frozen
 from caudal.core.errors import UsageError
 from caudal.core.messages import _
 from caudal.models.ragged import Graphs, filled
+from caudal.models.recompute import again
 
 
 class GraphConvConfig(Frozen):
@@ -56,7 +57,8 @@ class GraphConv(nn.Module):
     """Scores of `outputs` numbers for each graph with `inputs` node features, or for each of its nodes."""
 
     Config: ClassVar[type[GraphConvConfig]] = GraphConvConfig
-    recompute_levels: ClassVar[int] = 0
+    recompute_levels: ClassVar[int] = 1
+    """Its layers are alike: all of them compute their activations again, or none."""
 
     def __init__(self, inputs: int, outputs: int, config: GraphConvConfig) -> None:
         super().__init__()
@@ -88,10 +90,7 @@ class GraphConv(nn.Module):
         if edges_EC is not None and not takes_edges:
             x_NC = x_NC + _pooled(edges_EC, graphs.edges_2E[1], len(x_NC), "mean")
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            y_NC = F.gelu(norm(x_NC))
-            x_NC = x_NC + (
-                layer(y_NC, graphs.edges_2E, edges_EC) if takes_edges else layer(y_NC, graphs.edges_2E)
-            )
+            x_NC = self._through(norm, layer, x_NC, graphs.edges_2E, edges_EC if takes_edges else None)
         x_NC = self.norm(x_NC)
         if graphs.asked:
             x_NC = x_NC[: graphs.asked]
@@ -99,6 +98,26 @@ class GraphConv(nn.Module):
             x_NC = self._readout(x_NC, graphs)
         scores: torch.Tensor = self.head(F.gelu(self.hidden(x_NC)))
         return scores
+
+    def _through(
+        self,
+        norm: nn.Module,
+        layer: nn.Module,
+        x_NC: torch.Tensor,
+        edges_2E: torch.Tensor,
+        edges_EC: torch.Tensor | None,
+    ) -> torch.Tensor:
+        def run(x_NC: torch.Tensor, edges_2E: torch.Tensor, edges_EC: torch.Tensor | None) -> torch.Tensor:
+            y_NC = F.gelu(norm(x_NC))
+            added: torch.Tensor = x_NC + (
+                layer(y_NC, edges_2E) if edges_EC is None else layer(y_NC, edges_2E, edges_EC)
+            )
+            return added
+
+        if self.training and self.recompute and torch.is_grad_enabled():
+            weights = (*norm.parameters(), *layer.parameters())
+            return cast(torch.Tensor, again(run, x_NC, edges_2E, edges_EC, weights=weights))
+        return run(x_NC, edges_2E, edges_EC)
 
     def _readout(self, x_NC: torch.Tensor, graphs: Graphs) -> torch.Tensor:
         """One vector for each graph; zeros for one without nodes."""

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from caudal.core.config import Frozen
 from caudal.models.pooling import Pooling, StepPool
 from caudal.models.ragged import Sequences, filled
+from caudal.models.recompute import again
 
 _AT_ONCE = 32  # steps
 _NARROW = (
@@ -47,7 +48,6 @@ class Recurrent(nn.Module):
     """Scores of `outputs` numbers for each sequence of `inputs` features, or for each of its steps."""
 
     Config: ClassVar[type[RecurrentConfig]] = RecurrentConfig
-    recompute_levels: ClassVar[int] = 0
     step_by_step: ClassVar[bool] = True
     """In bfloat16 a CPU takes its steps one by one, which is slower than float32."""
 
@@ -66,6 +66,14 @@ class Recurrent(nn.Module):
         wide = config.width * (2 if config.bidirectional else 1)
         self.pool = None if config.per_step else StepPool(config.pooling, wide)
         self.head = nn.Linear(wide if self.pool is None else self.pool.outputs, outputs)
+
+    @property
+    def recompute_levels(self) -> int:
+        """1 for an LSTM: `_AT_ONCE` steps at a time compute their activations again where they are taken so.
+
+        0 for a GRU: it is one call for all steps and layers, which done again would hold as much as before.
+        """
+        return 1 if self.config.kind == "lstm" else 0
 
     @property
     def threads_worth(self) -> int | None:
@@ -107,13 +115,14 @@ class Recurrent(nn.Module):
         lengths_B, x_BTF = lengths_B[order_B], x_BTF.index_select(0, order_B)
         turn_BT = _turned(lengths_B, x_BTF.shape[1])
         weights = self.cells.all_weights
+        thrifty = bool(self.training and self.recompute and torch.is_grad_enabled())
         for layer in range(self.config.layers):
             if self.config.bidirectional:
-                ahead = _one_way(x_BTF, lengths_B, weights[2 * layer])
-                back = _one_way(_rows(x_BTF, turn_BT), lengths_B, weights[2 * layer + 1])
+                ahead = _one_way(x_BTF, lengths_B, weights[2 * layer], thrifty)
+                back = _one_way(_rows(x_BTF, turn_BT), lengths_B, weights[2 * layer + 1], thrifty)
                 x_BTF = torch.cat([ahead, _rows(back, turn_BT)], 2)
             else:
-                x_BTF = _one_way(x_BTF, lengths_B, weights[layer])
+                x_BTF = _one_way(x_BTF, lengths_B, weights[layer], thrifty)
         return x_BTF.index_select(0, torch.argsort(order_B))
 
     def _ends(self, h_BTC: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
@@ -129,7 +138,9 @@ class Recurrent(nn.Module):
         return None
 
 
-def _one_way(x_BTF: torch.Tensor, falling_B: torch.Tensor, weights: Iterable[torch.Tensor]) -> torch.Tensor:
+def _one_way(
+    x_BTF: torch.Tensor, falling_B: torch.Tensor, weights: Iterable[torch.Tensor], thrifty: bool
+) -> torch.Tensor:
     """States (B, T, C) of one layer of an LSTM, from the first step on; lengths fall.
 
     `_AT_ONCE` steps at a time, of the sequences that reach so far. The kernel keeps what it prepared for
@@ -140,13 +151,19 @@ def _one_way(x_BTF: torch.Tensor, falling_B: torch.Tensor, weights: Iterable[tor
     x_BTF = functional.pad(x_BTF, (0, 0, 0, -steps % at_once, 0, _few(count) - count))
     hidden = cell = x_BTF.new_zeros(1, len(x_BTF), four[1].shape[1])
     found = []
+
+    def run(x_BTF: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        wanted = torch.is_grad_enabled()
+        return torch.lstm(x_BTF, (hidden, cell), four, True, 1, 0.0, wanted, False, True)
+
     for first in range(0, steps, at_once):
         alive = _few(int((falling_B > first).sum()))
         piece = x_BTF[:alive, first : first + at_once]
         state = (hidden[:, :alive], cell[:, :alive])
-        h_BTC, hidden, cell = torch.lstm(
-            piece, state, four, True, 1, 0.0, torch.is_grad_enabled(), False, True
-        )
+        if thrifty:
+            h_BTC, hidden, cell = again(run, piece, *state, weights=four)
+        else:
+            h_BTC, hidden, cell = run(piece, *state)
         found.append(functional.pad(h_BTC, (0, 0, 0, 0, 0, len(x_BTF) - alive)))
     return torch.cat(found, 1)[:count, :steps]
 

@@ -19,6 +19,7 @@ from torch import nn
 from caudal.core.config import Frozen
 from caudal.models.pooling import Pooling, StepPool
 from caudal.models.ragged import Sequences, filled
+from caudal.models.recompute import again
 
 
 class TemporalConfig(Frozen):
@@ -74,7 +75,8 @@ class Temporal(nn.Module):
     """Scores of `outputs` numbers for each sequence of `inputs` features, or for each of its steps."""
 
     Config: ClassVar[type[TemporalConfig]] = TemporalConfig
-    recompute_levels: ClassVar[int] = 0
+    recompute_levels: ClassVar[int] = 1
+    """Its blocks are alike: all of them compute their activations again, or none."""
 
     def __init__(self, inputs: int, outputs: int, config: TemporalConfig) -> None:
         super().__init__()
@@ -95,7 +97,8 @@ class Temporal(nn.Module):
         known_BT1 = known_BT[:, :, None]
         x_BTC = self.first(filled(sequences.x_BTF, self.config.indicator), known_BT1)
         for block in self.blocks:
-            x_BTC = block(x_BTC, known_BT1)
+            thrifty = self.training and self.recompute and torch.is_grad_enabled()
+            x_BTC = again(block, x_BTC, known_BT1) if thrifty else block(x_BTC, known_BT1)
         x_BTC = self.norm(x_BTC)
         if self.pool is not None:
             x_BTC = self.pool(x_BTC, known_BT)

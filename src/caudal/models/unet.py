@@ -7,7 +7,7 @@ C channel, H row, W column.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +107,7 @@ class UNet(nn.Module):
 
     def _through(self, block: nn.Module, level: int, x_BCHW: torch.Tensor) -> torch.Tensor:
         if self.training and level < self.recompute and torch.is_grad_enabled():
-            return again(block, x_BCHW)
+            return cast(torch.Tensor, again(block, x_BCHW))
         y_BCHW: torch.Tensor = block(x_BCHW)
         return y_BCHW
 

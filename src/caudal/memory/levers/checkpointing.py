@@ -1,8 +1,8 @@
 """Activations that are computed again on the way back instead of being kept: same numbers, more time.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. The finest level of a network holds most
-and is computed fast, so it goes first. Alone it brings little where the heap keeps what was freed; it is
-looked at together with the lever `heap`.
+and is computed fast, so it goes first; where all layers are alike they are one level. Alone it brings little
+where the heap keeps what was freed; it is looked at together with the lever `heap`.
 """
 
 from __future__ import annotations
