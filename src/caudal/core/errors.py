@@ -4,6 +4,7 @@
     ├── UsageError            wrong arguments, a spec that does not parse, a run folder that is taken
     ├── DoesNotFit            no plan stays inside the budget
     ├── OutOfMemory           memory ran out in a run whose plan fitted; the checkpoint is on disk
+    ├── Diverged              a loss or a gradient is no finite number; the weights were not touched by it
     ├── DataError             the data cannot be used as it is
     │   ├── UnreadableFile    not there, not this format, truncated, hostile
     │   ├── BadPair           image and mask do not belong together
@@ -60,6 +61,12 @@ class OutOfMemory(CaudalError):
     """Memory ran out in a run whose plan fitted, and everything that gives some back was tried."""
 
     code = "out_of_memory"
+
+
+class Diverged(CaudalError):
+    """A loss or a gradient was no finite number; the checkpoints are those from before."""
+
+    code = "diverged"
 
 
 class DataError(CaudalError):

@@ -56,6 +56,7 @@ class Loop:
             Interrupted, or what `stop` was asked with; the checkpoint is on disk.
             OutOfMemory: a step finds no room, however small its parts, or scoring finds none; the checkpoint
                 is on disk. If it was an update that found none, it is the last one before.
+            Diverged: a loss or a gradient is no finite number; the checkpoints from before are there.
             DiskFull: a checkpoint could not be written; the earlier ones are there.
         """
         saved_at = time.monotonic()
@@ -105,7 +106,7 @@ class Loop:
         step = self.progress.step
         self.stages.begin(step)
         rate = learning_rate(step, self.settings.steps, self.settings.learning_rate, self.settings.warm_up)
-        loss = self.stepper.run(batch, rate)
+        loss = self.stepper.run(batch, rate, step)
         self.average.update(self.stepper.model, step)
         self.progress.step = step + 1
         self.events(

@@ -5,11 +5,11 @@ A step that runs out of memory is taken again in smaller parts, with the same gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +18,7 @@ from caudal.core.messages import _
 from caudal.tasks.base import Task
 from caudal.training.adamw import AdamW
 from caudal.training.distributed import ALONE, Ranks
+from caudal.training.finite import Finite
 from caudal.training.precision import Precision
 from caudal.training.retry import Retry, naming_want_of_memory, ran_out
 
@@ -75,31 +76,38 @@ class Stepper:
 
     def __post_init__(self) -> None:
         self._retry = Retry(self.model)
+        self._finite = Finite(self.scaler.is_enabled())
 
-    def run(self, batch: StepBatch, rate: float) -> float:
-        """Take one step at learning rate `rate`; returns the batch's mean loss before it.
+    def run(self, batch: StepBatch, rate: float, done: int = 0) -> float:
+        """Take one step at `rate`, after `done` others; returns the batch's mean loss before it.
 
         Raises:
+            Diverged: the loss or the gradient is no finite number. The weights and the optimizer's state are
+                those before the step.
             OutOfMemory: not even the smallest micro-batch finds room; or the update found none, which is then
                 half done (the fact `half_done`).
         """
         self.model.train()
         total = self.ranks.sum(self._gradient(batch))
+        self._finite.check_loss(total, rate, done + 1)
         with naming_want_of_memory(_("updating the weights"), half_done=True):
-            self._update(rate)
-        assert np.isfinite(total) or self.scaler.is_enabled(), "the loss is not finite"
+            norm = self._update(rate)
+        self._finite.check_gradient(norm, rate, done + 1)
         return total
 
-    def _update(self, rate: float) -> None:
+    def _update(self, rate: float) -> float:
+        """Take the step if the gradient is finite; its norm."""
         self.ranks.add_up(w.grad for w in self.model.parameters() if w.grad is not None)
         self.ranks.average(b for b in self.model.buffers() if b.is_floating_point())
         self.optimizer.set_rate(rate)
         optimizer = cast(torch.optim.Optimizer, self.optimizer)  # as far as a scaler looks, it is one
         self.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        self.scaler.step(optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip))
+        if self.scaler.is_enabled() or math.isfinite(norm):
+            self.scaler.step(optimizer)  # one that is enabled looks for itself, and leaves it out
         self.scaler.update()
         self.optimizer.zero_grad()
+        return norm
 
     def next_smaller(self) -> int | None:
         """The largest micro-batch below the present one that may be fallen back on."""
