@@ -64,6 +64,12 @@ def test_a_machine_that_is_well_has_nothing_to_mend(tmp_path: Path) -> None:
     assert values["huge pages"] == "always"
 
 
+def test_what_neighbours_hold_of_the_limit_is_said_beside_the_default_budget(tmp_path: Path) -> None:
+    facts = look(tmp_path, WELL | v2("sys/fs/cgroup", 4 * GIB, anon=GIB, swap_limit=0))
+    assert next(f.value for f in facts if f.name == "default ram budget") == "2.4 GiB; others hold 1 GiB"
+    assert faults(facts) == []
+
+
 # One kind has a limit above that does not bear on what is below it.
 BEARING = {name: kind for name, kind in KINDS.items() if "does not count" not in name}
 

@@ -51,8 +51,34 @@ def test_what_is_available_is_never_more_than_any_limit_leaves(
     left += [] if group is None else [group - 10 * MIB]
     left += [3 * GIB] if strict else []
     assert limits.available_ram(root) == min(left)
-    every = [8 * GIB, address, data, group, 6 * GIB if strict else None]
+    # Of the machine half is held by others, and half of what may be promised; the group's 10 MiB are too few.
+    step = None if group is None else group // 32
+    small = None if group is None or step is None else group - 10 * MIB // step * step
+    every = [4 * GIB, address, data, small, 3 * GIB if strict else None]
     assert ram_budget(None, root) == int(min(limit for limit in every if limit is not None) * 0.8)
+
+
+@given(others=st.integers(0, 5 * GIB), own=st.integers(0, GIB), cache=st.integers(0, GIB))
+def test_the_default_budget_is_of_what_neighbours_leave_and_clean_cache_is_no_neighbour(
+    others: int, own: int, cache: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = write(
+        tmp_path_factory.mktemp("tree"),
+        {
+            f"proc/{os.getpid()}/status": f"Name: x\nRssAnon: {own // 1024} kB\nRssShmem: 0 kB",
+            f"proc/{os.getpid()}/task/{os.getpid()}/children": "",
+            "proc/self/cgroup": "0::/",
+            "proc/meminfo": meminfo(64 * GIB, 60 * GIB),
+            "sys/fs/cgroup/cgroup.controllers": "memory",
+            **v2("sys/fs/cgroup", 4 * GIB, anon=own + others, file=cache),
+        },
+    )
+    left = max(0, 4 * GIB - others)
+    found = int(ram_budget(None, root))
+    assert found <= 0.8 * left + 0.8 * 4 * GIB / 32
+    assert found >= 0.8 * left - 4096
+    if others < 4 * GIB // 32 - 4096:
+        assert found == int(4 * GIB * 0.8)
 
 
 def test_the_neighbours_in_a_group_above_leave_less_to_take(tmp_path: Path) -> None:

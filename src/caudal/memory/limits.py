@@ -15,6 +15,7 @@ from caudal.memory.cgroup_records import Group
 from caudal.memory.kernel import meminfo
 
 DEFAULT_SHARE = 0.8
+_STEPS = 32  # so that a budget is the same tomorrow where nobody else is
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +23,25 @@ class Limit:
     """One limit: `bytes` is `None` where it is not set or cannot be seen.
 
     `held` is what counts against it now, by this process and whoever else is under it, less what the kernel
-    takes back at need; `None` where that cannot be seen.
+    takes back at need; `None` where that cannot be seen. `shared`: others are under it, too.
     """
 
     name: str
     bytes: Bytes | None
     held: Bytes | None = None
+    shared: bool = True
 
     @property
     def room(self) -> Bytes | None:
         """What may still be taken under it; all of it where nobody tells what is held."""
         return None if self.bytes is None else Bytes(max(0, self.bytes - (self.held or 0)))
+
+    def others(self, own: int) -> Bytes:
+        """What of it is not `own`, in whole steps: what comes and goes on any machine is none."""
+        if self.bytes is None or self.held is None or not self.shared:
+            return Bytes(0)
+        step = max(1, self.bytes // _STEPS)
+        return Bytes(min(max(0, self.held - own) // step * step, self.bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ def _of_process(root: Path) -> Iterator[Limit]:
     ):
         soft = limit.soft if limit else None
         used = Bytes(status[held]) if held in status else None
-        yield Limit(f"rlimit {name}", None if soft is None else Bytes(soft), used)
+        yield Limit(f"rlimit {name}", None if soft is None else Bytes(soft), used, shared=False)
 
 
 def _of_commitments(root: Path) -> Iterator[Limit]:

@@ -11,6 +11,8 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory import allocator
 from caudal.memory.limits import DEFAULT_SHARE, Limit, ram_limits
+from caudal.memory.meters import charged_bytes
+from caudal.runs.watched import is_watched
 
 _SPINS = 3000
 
@@ -45,18 +47,37 @@ def follows() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
+def left_by_others(root: Path = Path("/")) -> tuple[Bytes, Bytes] | None:
+    """Under the limit where it is least: what others leave to this run, and what they hold there.
+
+    `None` where no limit shows. The run are the processes below this one, and those that stand beside it: who
+    watches over it, and who learns the same model.
+    """
+    beside = is_watched() or processes_here() > 1
+    own = charged_bytes(os.getppid() if beside else None, root)
+    known = [
+        (Bytes(limit.bytes - limit.others(own)), limit.others(own))
+        for limit in ram_limits(root)
+        if limit.bytes is not None
+    ]
+    return min(known, key=lambda pair: pair[0], default=None)
+
+
 def ram_budget(asked: Bytes | None, root: Path = Path("/")) -> Bytes:
-    """The RAM budget asked for, or 80 % of the smallest limit that this process is under.
+    """The RAM budget asked for, or 80 % of what others leave under the limits that this process is under.
 
     Raises:
         UsageError: more was asked for than the machine or the container has, or nothing, and no limit shows.
     """
+    if asked is None:
+        found = left_by_others(root)
+        if found is None:
+            raise UsageError(
+                _("No meter shows how much memory there is here."), _("Give a budget with --ram.")
+            )
+        return Bytes(found[0] * DEFAULT_SHARE)
     known = [limit for limit in ram_limits(root) if limit.bytes is not None]
     least = min(known, key=lambda limit: int(limit.bytes or 0), default=Limit("none", None))
-    if asked is None and least.bytes is None:
-        raise UsageError(_("No meter shows how much memory there is here."), _("Give a budget with --ram."))
-    if asked is None:
-        return Bytes((least.bytes or 0) * DEFAULT_SHARE)
     if least.bytes is not None and asked > least.bytes:
         raise UsageError(
             _("--ram asks for {asked}, and the limit “{name}” is {limit}.").format(

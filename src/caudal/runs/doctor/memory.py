@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caudal.core.errors import UsageError
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
 from caudal.memory import cgroup, limits, meters, pressure, shared_memory
@@ -15,7 +14,7 @@ from caudal.memory.cgroup_records import Group
 from caudal.memory.limits import Limit
 from caudal.memory.pressure import Pressure
 from caudal.runs.doctor.fact import Fact, fact
-from caudal.runs.machine import ram_budget
+from caudal.runs.machine import left_by_others, ram_budget
 
 _SMALL_SHM = Bytes(256 * MIB)
 _MUCH_SWAP = Bytes(256 * MIB)
@@ -68,23 +67,23 @@ def _bytes(limit: Limit) -> int:
 
 
 def _budget(root: Path) -> list[Fact]:
-    try:
-        available, budget = limits.available_ram(root), ram_budget(None, root)
-    except (RuntimeError, UsageError):
+    found = left_by_others(root)
+    if found is None:
         return [
             fact(
                 _("available memory"), None, fault=True, mend=_("No meter shows any limit here: give --ram.")
             )
         ]
+    left, others = found
     return [
-        fact(_("available memory"), available),
+        fact(_("available memory"), limits.available_ram(root)),
         fact(
             _("default ram budget"),
-            budget,
-            fault=budget > available,
-            mend=_("Others hold a part of it: end them, or give --ram below {available}.").format(
-                available=available
-            ),
+            _("{budget}; others hold {others}").format(budget=ram_budget(None, root), others=others)
+            if others
+            else ram_budget(None, root),
+            fault=others > left,
+            mend=_("Others hold the larger part of what could be taken: end them for a larger one."),
         ),
     ]
 
