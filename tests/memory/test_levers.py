@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from caudal.data.stream import Batch
 from caudal.memory import allocator
 from caudal.memory.levers import LEVERS
 from caudal.memory.levers.optimizer_state import OptimizerState
+from caudal.memory.levers.weights import Weights
+from caudal.models.autoencoder import Autoencoder, AutoencoderConfig
+from caudal.models.fold import folded
+from caudal.models.residual import ResidualConfig, ResidualNet
 from caudal.models.unet import UNet, UNetConfig
 from caudal.runs.assemble import make_thrifty
 from caudal.tasks.segmentation.task import Segmentation
@@ -132,6 +136,31 @@ def test_no_room_for_a_state_elsewhere_is_said_before_a_step(small_disk: Path) -
     with pytest.raises(DiskFull, match="optimizer"):
         AdamW([nn.Parameter(torch.zeros(10_000_000))], 1e-3, 0.0, elsewhere=small_disk)
     assert not list(small_disk.iterdir())
+
+
+@pytest.mark.parametrize("make", [
+    lambda: UNet(4, 3, UNetConfig(width=16, depth=3)),
+    lambda: ResidualNet(4, 3, ResidualConfig()),
+    lambda: Autoencoder(4, 1, AutoencoderConfig()),
+], ids=["unet", "residual", "autoencoder"])  # fmt: skip
+def test_held_and_mapped_weights_score_alike_to_the_rounding_that_is_said(
+    make: Callable[[], nn.Module],
+) -> None:
+    torch.manual_seed(0)
+    model = make()
+    for _step in range(5):
+        model(torch.randn(4, 4, 64, 64) * 3 + 1)
+    for norm in model.modules():  # as odd as training may leave them
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, -2, 2)
+            nn.init.normal_(norm.bias)
+            assert norm.running_var is not None
+            norm.running_var.mul_(torch.rand_like(norm.running_var) * 2 + 0.01)
+    x, model = torch.randn(4, 4, 64, 64) * 3 + 1, model.eval()
+    with torch.no_grad():
+        mapped, held = model(x), folded(model)(x)
+        assert not torch.equal(held, mapped)
+        assert float((held - mapped).abs().max()) <= Weights.TOLERANCE * float(mapped.abs().max())
 
 
 _CHILD = """
