@@ -80,6 +80,7 @@ def _measured(client: Client, home: Path, token: str, server: subprocess.Popen[s
     warm = process.memory_info().rss
     first = client.job(job.id).seen_event
     felt, alone, loaded, share = Felt(), [_alone(client, job)], list[float](), list[dict[str, float]]()
+    heard = list[tuple[int, list[int]]]()  # after which event each stream began, and what it got
     for _round in range(ROUNDS):
         since = client.job(job.id).seen_event
         busy, began = _processors(process), time.monotonic()
@@ -90,11 +91,11 @@ def _measured(client: Client, home: Path, token: str, server: subprocess.Popen[s
         alone.append(_alone(client, job))
         felt.answers += one.answers
         felt.failed += one.failed
-        felt.seen += one.seen
+        heard += [(since, seen) for seen in one.seen]
     after = process.memory_info().rss
     client.cancel(job.id)
     true = [event.id for event in client.events(job.id, after=first)]
-    lost = sum(_lost(seen, true) for seen in felt.seen)
+    lost = sum(_lost(since, seen, true) for since, seen in heard)
     p99 = statistics.quantiles(felt.answers, n=100)[98] if len(felt.answers) > 100 else float("nan")
     beside = [(a + b) / 2 for a, b in pairwise(alone)]  # before and after each load
     growth, slower = (
@@ -115,7 +116,7 @@ def _measured(client: Client, home: Path, token: str, server: subprocess.Popen[s
                 f"{1000 * statistics.median(felt.answers):.1f}, {1000 * p99:.1f} ms",
             ),
             ("answers, of them failed", f"{len(felt.answers)}, {felt.failed}"),
-            ("events lost or doubled, of", f"{lost}, {sum(map(len, felt.seen))}"),
+            ("events lost or doubled, of", f"{lost}, {sum(len(seen) for _since, seen in heard)}"),
             (
                 "memory of the server",
                 f"{before / 2**20:.0f}, {warm / 2**20:.0f} → {after / 2**20:.0f} MiB, {growth:+.1%}",
@@ -230,10 +231,8 @@ def _load(url: str, token: str, job_id: str, last_event: int, seconds: float) ->
     )  # fmt: skip
 
 
-def _lost(seen: list[int], true: list[int]) -> int:
-    """Events of the time in which a stream listened that it did not get once."""
-    if not seen or not true:
-        return 0
-    wanted = [number for number in true if number <= seen[-1]]
-    mine = [number for number in seen if number >= true[0]]
-    return len(set(wanted) - set(mine)) + len(mine) - len(set(mine))
+def _lost(since: int, seen: list[int], true: list[int]) -> int:
+    """Events after `since`, up to the last that a stream got, that it did not get once; all if it got none."""
+    last = seen[-1] if seen else true[-1]
+    wanted = {number for number in true if since < number <= last}
+    return len(wanted ^ set(seen)) + len(seen) - len(set(seen))
