@@ -117,11 +117,12 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "graph": {
         "model": {"name": "graph_conv"},
         "training": {
-            "steps": 4000,
+            "steps": 1500,
             "batch": 32,
             "learning_rate": 4e-3,
             "weight_decay": 0.3,
             "patience": 0,
+            "keep": "last",
             "precision": "fp32",
         },
     },
