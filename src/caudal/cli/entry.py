@@ -18,6 +18,7 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes, parse_seconds
 from caudal.data.paths import local_path
 from caudal.memory.meters import charged_bytes
+from caudal.runs.killed import tell
 from caudal.runs.supervisor import Ending
 from caudal.runs.watched import DEADLINE, SMALLER_PLAN, WATCHER_BYTES, heed_fence, is_watched
 
@@ -62,6 +63,8 @@ def _train(words: list[str]) -> int:
         goes_on = reason in _FOR_MEMORY and may_go_on
         peak = _peak(events)
         _note(events, reason, ending, peak, goes_on)
+        if reason in _FOR_MEMORY and events is not None:
+            tell(events.parent, peak)
         text, mend = _sentences(reason, ending, peak)
         if not goes_on:
             if reason == "out_of_memory":

@@ -52,6 +52,12 @@ def note(kind: str, predicted: int, measured: int) -> None:
         part.replace(path)
 
 
+def note_at_least(kind: str, predicted: int, measured: int) -> None:
+    """The same of a run that was ended before its peak: it says something only past the prediction."""
+    if measured > predicted:
+        note(kind, predicted, measured)
+
+
 def _ratios(kind: str) -> list[float]:
     """Measured ÷ predicted; lines that cannot be read are passed over."""
     ratios = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from caudal.data.readers.base import Header
 from caudal.data.url import Location
 from caudal.inference.forward import Forward
 from caudal.inference.predict import working_bytes
-from caudal.memory import margin, planner, vram
+from caudal.memory import planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import charged_bytes
@@ -32,6 +33,7 @@ from caudal.models.anomaly_map import AnomalyMap, MapScores
 from caudal.models.brought import brought
 from caudal.models.fold import folded
 from caudal.runs import assemble, forwards
+from caudal.runs.inference_margin import InferenceMargin
 from caudal.runs.machine import processors, settle
 from caudal.runs.tiling import Tiling, candidates, tiling_bytes
 from caudal.training import precision
@@ -70,6 +72,11 @@ class Loaded:
             number.autocast,
             as_they_lie=self.weights == Weights.MAPPED,
         )
+
+    @cached_property
+    def margin(self) -> InferenceMargin:
+        """What predictions with a model like this have taught."""
+        return InferenceMargin.of(self.card, self.device, self.weights)
 
     def check_bands(self, bands: int, path: object) -> None:
         """Refuse data with another number of bands.
@@ -135,7 +142,7 @@ class Loaded:
             tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
             threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
         )  # fmt: skip
-        return Bytes((self.tiles[key] + own + _scratch(tiling, header)) * (1 + margin.FIRST))
+        return self.margin.beyond(self.tiles[key] + own + _scratch(tiling, header))
 
     def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
         ram, _vram = tiling_bytes(tiling, self.forwards, header, self.card.outputs)

@@ -112,6 +112,7 @@ def predict(
         },
         warnings=tuple(warnings),
     )
+    loaded.margin.note(predicted, told.peak)
     return told.ended(result)
 
 
@@ -151,6 +152,7 @@ def _predict_samples(
         samples_per_second=len(opened.members) / max(told.seconds, 1e-9),
         warnings=(*opened.notes, *opened.samples.broken.words(), *model.warnings),
     )
+    model.margin.note(predicted, told.peak)
     return told.ended(result)
 
 

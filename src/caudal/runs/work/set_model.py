@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import TEST
 from caudal.data.sample_table import LABEL_COLUMNS
 from caudal.data.sample_values import field_of
-from caudal.memory import margin, planner, vram
+from caudal.memory import planner, vram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
 from caudal.runs import assemble
+from caudal.runs.inference_margin import InferenceMargin
 from caudal.runs.machine import processors, settle
 from caudal.runs.spec import DataSettings, ModelSettings, RunSpec
 from caudal.runs.work.kind import Inputs, Kind, SampleTask, Statistics, Watchful
@@ -147,6 +149,11 @@ class SetModel:
         planner.refuse_above(budget, needed)
         return needed
 
+    @cached_property
+    def margin(self) -> InferenceMargin:
+        """What predictions with a model like this have taught."""
+        return InferenceMargin.of(self.card, self.device)
+
     def check(self, opened: Opened, spec: RunSpec, budget: Bytes) -> Bytes:
         """What it will take, as a few batches of the largest samples really do.
 
@@ -161,7 +168,7 @@ class SetModel:
         for _scored in self.each(opened, spec, self.kind.largest(opened.used, self.inputs, count)):
             pass
         self.warnings[:] = said  # what it met is met again
-        needed = Bytes(meter.peak() * (1 + margin.FIRST))
+        needed = self.margin.beyond(meter.peak())
         planner.refuse_above(budget, needed)
         return needed
 
