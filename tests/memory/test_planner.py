@@ -118,6 +118,39 @@ def test_every_point_that_was_passed_over_did_not_fit(ram: int, steps: bool) -> 
         assert all(total(holders(point), "ram") > ram for point in row)
 
 
+def on_card(point: Point) -> list[Holder]:
+    """The same with a card: what is computed lies there, samples beside it."""
+    there = ("activations", "optimizer")
+    return [h.model_copy(update={"pool": "vram"}) if h.name in there else h for h in holders(point)]
+
+
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_of_two_budgets_the_one_that_is_short_is_refused_with_its_own_least(ram: int, vram: int) -> None:
+    least = {"ram": LEAST - PER_SAMPLE - STATE, "vram": PER_SAMPLE + STATE}
+    given = {"ram": ram, "vram": vram}
+
+    def search_on_card() -> Point:
+        return plan_training(Bytes(given["ram"]), Bytes(given["vram"]), on_card, lattice(), seconds)[1]
+
+    short = [pool for pool in ("ram", "vram") if given[pool] < least[pool]]
+    for pool in short:  # what is asked for is enough, and the other pool is named next
+        with pytest.raises(DoesNotFit) as caught:
+            search_on_card()
+        assert caught.value.facts["pool"] == pool
+        assert (caught.value.facts["needed"], caught.value.facts["budget"]) == (least[pool], given[pool])
+        assert f"--{pool}" in caught.value.hint
+        given[pool] = least[pool]
+    point = search_on_card()
+    assert total(on_card(point), "vram") <= given["vram"]
+    assert total(on_card(point), "ram") <= given["ram"]
+
+
+def test_a_neighbour_that_was_passed_over_names_the_pool_that_it_is_too_large_for() -> None:
+    plan, point = plan_training(Bytes(10_000), Bytes(STATE + 4 * PER_SAMPLE), on_card, lattice(), seconds)
+    assert point.micro_batch == 4
+    assert {row.why.split(" of ")[1] for row in plan.rejected} == {"vram"}
+
+
 def test_a_line_passes_through_what_was_measured() -> None:
     points = [(4.0, 50.0), (8.0, 90.0), (16.0, 180.0)]
     assert [line(points, x) for x, _y in points] == [50.0, 90.0, 180.0]

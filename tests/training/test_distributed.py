@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.cgroups import run_in_group
 
+from caudal.core.errors import OutOfMemory
 from caudal.core.events import Events, StepDone, read
 from caudal.runs import assemble
 from caudal.runs.folder import RunFolder
@@ -47,10 +48,23 @@ class Part:
         self.size = len(self.y_B)
 
 
-def learn(ranks: Ranks) -> dict[str, torch.Tensor]:
-    """Weights after some steps, with statistics of each sample beside them, and the losses."""
+class Room(torch.nn.Module):
+    """Hands on what it gets, and has no memory for more than `most` samples at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
+        if len(x_BF) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return x_BF
+
+
+def stepper_of(ranks: Ranks, micro_batch: int, most: int = BATCH) -> Stepper:
+    """What takes steps of a small model, in a process that has memory for `most` samples at once."""
     torch.manual_seed(5)
-    model = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 2))
+    model = torch.nn.Sequential(torch.nn.Linear(6, 9), Room(most), torch.nn.Tanh(), torch.nn.Linear(9, 2))
     model.register_buffer("seen", torch.zeros(1))
     number = precision.choose("cpu", "fp32")
 
@@ -58,12 +72,17 @@ def learn(ranks: Ranks) -> dict[str, torch.Tensor]:
         model.seen += part.x_BF[chosen].mean()
         return part.x_BF[chosen], part.y_B[chosen]
 
-    stepper = Stepper(
+    return Stepper(
         model, Classification(("a", "b")), AdamW(model.parameters(), 1e-2, 0.1), number.scaler(), number,
-        prepare, 4 if ranks.first else 2, 0.05, ranks=ranks,
+        prepare, micro_batch, 0.05, smaller=(4, 2, 1), ranks=ranks,
     )  # fmt: skip
+
+
+def learn(ranks: Ranks, stepper: Stepper | None = None) -> dict[str, torch.Tensor]:
+    """Weights after some steps, with statistics of each sample beside them, and the losses."""
+    stepper = stepper or stepper_of(ranks, 4 if ranks.first else 2)
     losses = [stepper.run(Part(step, ranks), 1e-2) for step in range(STEPS)]
-    return {**model.state_dict(), "losses": torch.tensor(losses)}
+    return {**stepper.model.state_dict(), "losses": torch.tensor(losses)}
 
 
 def child(folder: Path) -> None:
@@ -104,6 +123,33 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         assert torch.equal(shared[0][name], shared[1][name]), name
         if name != "seen":  # of one process it counts micro-batches
             assert torch.allclose(shared[0][name], expected, rtol=1e-5, atol=1e-6), name
+
+
+def child_without_room(folder: Path) -> None:
+    """As `child`, in processes of which the second has memory for two samples, and then for none."""
+    with joined("cpu") as ranks:
+        second = not ranks.first
+        stepper = stepper_of(ranks, 4, most=2 if second else BATCH)
+        found = learn(ranks, stepper)
+        assert stepper.micro_batch == 2, "both take parts of the size for which there is room"
+        before = {name: value.clone() for name, value in stepper.model.state_dict().items()}
+        stepper.model[1].most = 0 if second else BATCH
+        with pytest.raises(OutOfMemory, match="cannot take fewer"):
+            stepper.run(Part(STEPS, ranks), 1e-2)
+        for name, value in stepper.model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        with pytest.raises(OutOfMemory, match="What is so"):
+            ranks.told_by(lambda: (_ for _ in ()).throw(OutOfMemory("What is so.", "What mends it.")))
+        assert ranks.told_by(lambda: ranks.rank) == 0
+        save_file(found, folder / f"{ranks.rank}.safetensors")
+
+
+def test_where_one_process_runs_out_of_memory_all_take_the_step_again_or_all_end(tmp_path: Path) -> None:
+    first, second = both("child_without_room", tmp_path)
+    for name, expected in learn(ALONE).items():
+        assert torch.equal(first[name], second[name]), name
+        if name != "seen":
+            assert torch.allclose(first[name], expected, rtol=1e-5, atol=1e-6), name
 
 
 def sequences(path: Path) -> Path:
@@ -234,6 +280,7 @@ def test_torchrun_trains_the_model_of_one_process_inside_one_budget(pictures: Pa
     assert [event["samples"] for event in steps] == [8] * 8
 
 
+@pytest.mark.slow
 def test_scenes_under_torchrun_give_the_losses_of_one_process(tiny_set: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.toml"
     spec.write_text(

@@ -46,7 +46,7 @@ class LyingAllocator(nn.Module):
         raise self.error
 
 
-def make(micro_batch: int, liar: LyingAllocator, shrunk: Any = lambda _a, _b: None) -> Stepper:
+def make(micro_batch: int, liar: LyingAllocator, shrunk: Any = lambda *_: None) -> Stepper:
     torch.manual_seed(7)
     model = nn.Sequential(
         nn.Conv2d(2, 6, 3, padding=1),
@@ -79,7 +79,7 @@ def test_a_retried_step_gives_every_bit_of_one_that_had_room(error: BaseExceptio
     heard: list[tuple[int, int]] = []
     honest = LyingAllocator(16, error)
     liar = LyingAllocator(16, error, in_forward)
-    tried = make(16, liar, lambda before, after: heard.append((before, after)))
+    tried = make(16, liar, lambda before, after, _held: heard.append((before, after)))
     roomy = make(16, honest)
     torch.manual_seed(1)
     state = torch.get_rng_state()

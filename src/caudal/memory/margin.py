@@ -28,6 +28,11 @@ def _file(kind: str) -> Path:
     return Path(base) / "caudal" / "predictions" / f"{name}.jsonl"
 
 
+def on_device(kind: str) -> str:
+    """The name of a kind's errors on the device; its plain name is that of those on the host."""
+    return f"{kind} vram"
+
+
 def learned(kind: str) -> tuple[float, int]:
     """The margin, as a share of the prediction, and how many runs it is from.
 

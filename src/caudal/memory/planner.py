@@ -7,7 +7,7 @@ is refused with the least that would, who holds it, and the cheapest change.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from caudal.core.errors import DoesNotFit
@@ -127,7 +127,7 @@ def plan_training(
         fitting = [point for point in row if fits(holders(point), ram, vram)]
         for point in reversed(row):
             if point not in fitting:
-                rejected = [*rejected[1 - _SHOWN :], _too_large(lattice, point, holders(point), ram)]
+                rejected = [*rejected[1 - _SHOWN :], _too_large(lattice, point, holders(point), ram, vram)]
         if fitting:
             best = min(map(seconds_per_sample, fitting))
             quick = [p for p in fitting if seconds_per_sample(p) <= best * (1 + WORTHWHILE_GAIN)]
@@ -143,12 +143,32 @@ def plan_training(
                 point,
             )
     points = (point for row in lattice.rows(seconds_per_sample) for point in row)
-    least = min(map(holders, points), key=lambda held: (not fits(held, ram, None), total(held, "ram")))
-    raise refusal(least, ram, vram)
+    raise refusal(_least(map(holders, points), ram, vram), ram, vram)
 
 
-def _too_large(lattice: Lattice, point: Point, held: Sequence[Holder], ram: Bytes) -> Rejected:
-    pool: Pool = "ram" if total(held, "ram") > ram else "vram"
+def _least(points: Iterable[Sequence[Holder]], ram: Bytes, vram: Bytes | None) -> Sequence[Holder]:
+    """What comes nearest to fitting: of those inside one budget, the one that takes least of the other.
+
+    Where no point is inside the RAM budget, that is what is short, whatever the card has.
+    """
+
+    def lack(held: Sequence[Holder]) -> tuple[bool, int, int]:
+        in_ram = fits(held, ram, None)
+        first: Pool = "vram" if in_ram and vram is not None else "ram"
+        return not in_ram, total(held, first), total(held, "ram")
+
+    return min(points, key=lack)
+
+
+def short_pool(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> Pool:
+    """The pool whose budget the holders pass; RAM if they pass both: of it `_least` has the least then."""
+    return "ram" if total(holders, "ram") > ram or fits(holders, ram, vram) else "vram"
+
+
+def _too_large(
+    lattice: Lattice, point: Point, held: Sequence[Holder], ram: Bytes, vram: Bytes | None
+) -> Rejected:
+    pool = short_pool(held, ram, vram)
     change = _("micro-batch {size}, {blocks} open chunks").format(
         size=point.micro_batch, blocks=point.open_blocks
     )
@@ -196,27 +216,27 @@ def _beside(lattice: Lattice, point: Point) -> list[LeverSet]:
     return [LeverSet(name=name, value=str(value), why=why) for name, value, why in rows]
 
 
-def refuse_above(budget: Bytes, needed: Bytes) -> None:
-    """Refuse what needs more RAM than the budget, where nobody knows who holds how much of it.
+def refuse_above(budget: Bytes, needed: Bytes, pool: Pool = "ram") -> None:
+    """Refuse what needs more of a pool than the budget, where nobody knows who holds how much of it.
 
     Raises:
         DoesNotFit: it does.
     """
     if needed > budget:
         raise DoesNotFit(
-            _("This needs at least {needed} of ram, and the budget is {budget}.").format(
-                needed=needed, budget=budget
+            _("This needs at least {needed} of {pool}, and the budget is {budget}.").format(
+                needed=needed, pool=pool, budget=budget
             ),
-            _("Give --ram {needed} or more.").format(needed=str(needed).replace(" ", "")),
-            pool="ram",
+            _("Give --{pool} {needed} or more.").format(pool=pool, needed=str(needed).replace(" ", "")),
+            pool=pool,
             needed=int(needed),
             budget=int(budget),
         )
 
 
 def refusal(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> DoesNotFit:
-    """The error that says what the least is, and who holds it."""
-    pool: Pool = "ram" if total(holders, "ram") > ram else "vram"
+    """The error that says what the least is of the pool that is short, and who holds it."""
+    pool = short_pool(holders, ram, vram)
     budget = ram if pool == "ram" else (vram or Bytes(0))
     needed = total(holders, pool)
     rows = sorted((h for h in holders if h.pool == pool), key=lambda h: -h.bytes)

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from caudal.core.errors import DeviceMissing
+from caudal.core.errors import DeviceMissing, UsageError
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 
@@ -77,12 +77,50 @@ def choose(asked: str) -> str:
     return "cpu"
 
 
+def card() -> int:
+    """The number of this process's card: of processes that learn one model together each has its own."""
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("LOCAL_RANK", "0")) if together else 0
+
+
+def budget_of(asked: Bytes | None) -> Bytes:
+    """The VRAM budget asked for, or 90 % of what is free on this process's card, or its own already.
+
+    Raises:
+        UsageError: more was asked for than the card has.
+    """
+    import torch
+
+    free, total = torch.cuda.mem_get_info(card())
+    if asked is None:
+        return Bytes((free + torch.cuda.memory_reserved(card())) * DEFAULT_SHARE)
+    if asked > total:
+        raise UsageError(
+            _("--vram asks for {asked}, and the card has {total}.").format(asked=asked, total=Bytes(total)),
+            _("Ask for no more than that."),
+        )
+    return asked
+
+
 def cap(budget: Bytes) -> None:
     """Make the VRAM budget hard: past it torch raises an error that can be caught."""
     import torch
 
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total))
+    total = torch.cuda.get_device_properties(card()).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), card())
+
+
+def allowed_on(device: str, asked: Bytes | None) -> Bytes | None:
+    """The bytes that may be held on `device`, made hard; `None` on the CPU.
+
+    Raises:
+        UsageError: the device has less than `asked`.
+    """
+    if device == "cpu":
+        return None
+    budget = budget_of(asked)
+    cap(budget)
+    return budget
 
 
 def charged() -> Bytes | None:
@@ -91,16 +129,47 @@ def charged() -> Bytes | None:
 
     if not torch.cuda.is_available():
         return None
-    return Bytes(torch.cuda.memory_reserved())
+    return Bytes(torch.cuda.memory_reserved(card()))
+
+
+_highest = [0]
+"""Before the present mark was begun: what `reset_peak` would forget."""
 
 
 def peak() -> Bytes | None:
     """The most bytes that the allocator had taken since the process began, or `None`."""
+    since = peak_since_reset()
+    return None if since is None else Bytes(max(_highest[0], since))
+
+
+def peak_since_reset() -> Bytes | None:
+    """The most bytes that the allocator had taken since `reset_peak`, or `None` without a device."""
     import torch
 
     if not torch.cuda.is_available():
         return None
-    return Bytes(torch.cuda.max_memory_reserved())
+    return Bytes(torch.cuda.max_memory_reserved(card()))
+
+
+def reset_peak() -> None:
+    """Begin a new mark, from what the allocator has taken now; `peak` goes on to know the old one."""
+    import torch
+
+    if torch.cuda.is_available():
+        _highest[0] = max(_highest[0], torch.cuda.max_memory_reserved(card()))
+        torch.cuda.reset_peak_memory_stats(card())
+
+
+def trim() -> bool:
+    """Give the device what the allocator keeps and nobody uses; false where this process uses no device.
+
+    For the seam between two phases, not for a loop: it waits for the device, and the next phase asks anew.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    torch.cuda.empty_cache()
+    return True
 
 
 def reading(index: int = 0) -> Reading | None:

@@ -74,13 +74,18 @@ class Account:
         """Tell a reading of the memory."""
         self._events(MemoryRead(ram=int(charged), vram=vram.charged()))
 
-    def shrunk(self, before: int, after: int) -> None:
+    def held(self) -> int:
+        """Bytes that are held now where this run computes."""
+        if self._plan.device == "cpu":
+            return int(self.watch.now()) if self.watch else 0
+        return int(vram.charged() or 0)
+
+    def shrunk(self, micro_batch: int, after: int, held: int) -> None:
         """Tell that a step is taken again in smaller parts; see `training.step`."""
-        on_host = self._plan.device == "cpu"
-        held = int(self.watch.now()) if on_host and self.watch else int(vram.charged() or 0)
-        why = _("a step ran out of memory with {size} samples at once").format(size=before)
+        pool = "ram" if self._plan.device == "cpu" else "vram"
+        why = _("a step ran out of memory with {size} samples at once").format(size=micro_batch)
         act = _("the same step with {size} at a time").format(size=after)
-        self._events(MemoryRelieved(act, why, "ram" if on_host else "vram", held, held))
+        self._events(MemoryRelieved(act, why, pool, held, self.held()))
 
     def started(self, step: int) -> None:
         """Tell that steps begin, after `step` of them."""

@@ -23,7 +23,8 @@ class TrainPlan(Frozen):
     `asked` is the spec as it was given; `spec` differs where a lever had to change numbers.
     `steps` are those that will be taken: of a model that learns in one pass, the batches of an epoch.
     `train` and `held_out` are numbers of images, for data that have few. `margin` is the share of the
-    prediction that was added for what past runs of its `kind` took beyond theirs.
+    prediction that was added for what past runs of its `kind` took beyond theirs, `margin_vram` the same of
+    the device.
     """
 
     spec: RunSpec
@@ -43,6 +44,7 @@ class TrainPlan(Frozen):
     held_out: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     margin: float = 0.0
+    margin_vram: float = 0.0
 
     @property
     def micro_batch(self) -> int:

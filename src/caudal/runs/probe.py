@@ -17,6 +17,7 @@ from caudal.core.errors import DoesNotFit, from_record
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.memory.cost import ProbeResult
+from caudal.memory.plan import Pool
 from caudal.memory.process import first_to_go
 from caudal.runs.refusal import LEAST_RAM
 from caudal.runs.spec import RunSpec
@@ -60,7 +61,7 @@ def ask(request: ProbeRequest) -> ProbeResult:
     if "error" in answer:
         raise from_record(answer["error"])
     if "found" not in answer:
-        raise _overflowed(request.ram, answer.get("measures", ""))
+        raise overflowed(request.ram, answer.get("measures", ""))
     return ProbeResult.model_validate(answer["found"])
 
 
@@ -91,9 +92,10 @@ def _too_small(budget: Bytes, least: Bytes) -> DoesNotFit:
     )
 
 
-def _overflowed(budget: Bytes, stage: str) -> DoesNotFit:
-    """The kernel ended the probe while it measured `stage`."""
+def overflowed(budget: Bytes, stage: str, pool: Pool = "ram") -> DoesNotFit:
+    """The probe was ended for want of memory while it measured `stage`: by the kernel, or by the device."""
     stages = {
+        "loading": _("loading the model"),
         "reading": _("reading its data"),
         "scoring": _("scoring its largest samples"),
         "training": _("a training step of the smallest micro-batch"),
@@ -102,8 +104,10 @@ def _overflowed(budget: Bytes, stage: str) -> DoesNotFit:
         _("The budget of {budget} does not hold this run: its measurement was ended at {stage}.").format(
             budget=budget, stage=stages.get(stage) or _("loading its libraries")
         ),
-        _("Give more with --ram, or a smaller model, smaller samples or a smaller batch in the spec."),
-        pool="ram",
+        _(
+            "Give more with --{pool}, or a smaller model, smaller samples or a smaller batch in the spec."
+        ).format(pool=pool),
+        pool=pool,
         needed=int(budget) + 1,
         budget=int(budget),
     )

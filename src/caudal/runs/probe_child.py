@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from caudal.core.errors import CaudalError, OutOfMemory, to_record
@@ -17,7 +19,7 @@ from caudal.memory.cost import ProbeResult, Step
 from caudal.memory.levers.threads import Threads
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.machine import settle
-from caudal.runs.probe import TRAINING, ProbeRequest
+from caudal.runs.probe import TRAINING, ProbeRequest, overflowed
 from caudal.runs.refusal import refuse_at_once
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Work
@@ -65,7 +67,8 @@ def measure(request: ProbeRequest) -> None:
 
     rehearsal.load()
     device = vram.choose(request.spec.device)
-    free = vram.devices()[0].free if device == "cuda" else Bytes(0)
+    free = vram.devices()[vram.card()].free if device == "cuda" else Bytes(0)
+    card = vram.allowed_on(device, request.spec.vram)
     torch.set_num_threads(request.threads)
     meter = PeakMeter()
     _say({"measures": "reading"})
@@ -73,7 +76,8 @@ def measure(request: ProbeRequest) -> None:
     rehearsal.decoding(meter, 1)
     allocator.trim()
     imported = charged_bytes()
-    subject = Subject.make(request, rehearsal, device, imported)
+    with _naming_the_card(card, "loading"):
+        subject = Subject.make(request, rehearsal, device, imported, card)
     decodings = tuple(
         (threads, rehearsal.decoding(meter, threads))
         for threads in Threads(request.spec.data.threads).positions()[:2]
@@ -81,25 +85,31 @@ def measure(request: ProbeRequest) -> None:
     allocator.trim()
     _say({"measures": "scoring"})
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
-    forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision, meter))
+    scored, scored_on_card = Bytes(0), Bytes(0)
+    with _naming_the_card(card, "scoring"):
+        forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision, meter))
+        for _time in range(_SCORINGS):
+            allocator.trim()
+            vram.trim()
+            vram.reset_peak()
+            again = rehearsal.scoring(subject.model, subject.task, subject.precision, meter)
+            scored = max(scored, again)
+            if card is not None:
+                most = vram.peak_since_reset() or 0
+                scored_on_card = Bytes(max(scored_on_card, most - subject.held))
     allocator.trim()
-    scored = Bytes(0)
-    for _time in range(_SCORINGS):
-        again = rehearsal.scoring(subject.model, subject.task, subject.precision, meter)
-        scored = max(scored, again)
-        allocator.trim()
     _say(TRAINING)
-    room = request.ram - imported - subject.held
+    room = subject.room(request.ram)
     sizes = request.exact
-    if request.thrifty or rehearsal.guess(forwards, min(request.exact)) > room:
+    if request.thrifty or rehearsal.guess(forwards, min(request.exact)) > room.where_it_computes:
         sizes = (*request.inexact, *request.exact)
     steps: list[Step] = []
     for heap, recompute in subject.step_levers()[:: -1 if request.thrifty else 1]:
-        comfortable = any(s.ram + s.vram <= COMFORT * room for s in steps if s.micro_batch in request.exact)
+        comfortable = any(room.holds(s.ram, s.vram, COMFORT) for s in steps if s.micro_batch in request.exact)
         if comfortable and not request.thrifty:
             break  # nothing more is wanted
         if steps:
-            room += subject.bring_elsewhere(request.ram)  # a plan may put it there
+            room = room.and_more(subject.bring_elsewhere(request.ram))  # a plan may put it there
         assemble.make_thrifty(subject.model, heap, recompute)
         for step in subject.steps(sizes, room, meter):
             steps.append(step.model_copy(update={"heap": heap, "recompute": recompute}))
@@ -111,6 +121,7 @@ def measure(request: ProbeRequest) -> None:
                 forwards=forwards,
                 decodings=decodings,
                 scoring=scored,
+                scoring_vram=scored_on_card,
                 elsewhere_seconds=subject.elsewhere[0],
                 elsewhere_bytes=subject.elsewhere[1],
                 precision=subject.precision.name,
@@ -118,6 +129,25 @@ def measure(request: ProbeRequest) -> None:
                 device_free=free,
             )
             _say({"found": found.model_dump(mode="json")})
+    if card is not None and not steps and request.thrifty:
+        raise overflowed(card, "training", "vram")
+
+
+@contextmanager
+def _naming_the_card(budget: Bytes | None, stage: str) -> Iterator[None]:
+    """Let what finds no room on the card at `stage` say so; without a card (`None`) nothing is changed.
+
+    Raises:
+        DoesNotFit: a tensor found no room on the card.
+    """
+    try:
+        yield
+    except (OutOfMemory, MemoryError, RuntimeError) as error:
+        from caudal.training.retry import ran_out
+
+        if budget is None or not (isinstance(error, OutOfMemory) or ran_out(error)):
+            raise
+        raise overflowed(budget, stage, "vram") from None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from caudal.core.errors import OutOfMemory
 from caudal.core.units import Bytes
 from caudal.memory import allocator, vram
 from caudal.memory.cost import Step, line
@@ -42,12 +43,35 @@ _AT_LEAST = 6  # steps
 _QUICK_SECONDS = 0.5  # of one size: steps that take less are repeated, as the heap grows for some
 
 
+@dataclass(frozen=True)
+class Room:
+    """Bytes for a step beside what is held whatever the step; `vram` is `None` where there is no device."""
+
+    ram: float
+    vram: float | None = None
+
+    @property
+    def where_it_computes(self) -> float:
+        """Of the pool that holds activations."""
+        return self.ram if self.vram is None else self.vram
+
+    def holds(self, ram: float, vram: float, share: float = 1.0) -> bool:
+        """Whether so much fits into that share of it, each pool by itself."""
+        return ram <= share * self.ram and (self.vram is None or vram <= share * self.vram)
+
+    def and_more(self, nbytes: int) -> Room:
+        """With so much more where activations are."""
+        if self.vram is None:
+            return Room(self.ram + nbytes)
+        return Room(self.ram, self.vram + nbytes)
+
+
 @dataclass
 class Subject:
     """A model beside `imported` bytes of libraries; `held` of its `static` bytes are in this process.
 
-    `elsewhere` are the seconds of an update whose optimizer state lies in a file, and the bytes that are held
-    of it at a time; zeros where that was not measured.
+    `card` is the budget of the device; `None` without one. `elsewhere` are the seconds of an update whose
+    optimizer state lies elsewhere, and the bytes that are held of it at a time; zeros where not measured.
     """
 
     rehearsal: Rehearsal
@@ -61,10 +85,18 @@ class Subject:
     imported: Bytes
     batch: int
     in_file: bool
+    card: Bytes | None = None
     elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
 
     @classmethod
-    def make(cls, request: ProbeRequest, rehearsal: Rehearsal, device: str, imported: Bytes) -> Subject:
+    def make(
+        cls,
+        request: ProbeRequest,
+        rehearsal: Rehearsal,
+        device: str,
+        imported: Bytes,
+        card: Bytes | None = None,
+    ) -> Subject:
         """The model of a spec as its run has it."""
         spec, task = request.spec, rehearsal.make_task()
         model = assemble.make_model(spec, rehearsal.inputs, rehearsal.outputs, device, rehearsal.config)
@@ -77,7 +109,8 @@ class Subject:
         else:
             alone = sum(static_bytes(model, None if spec.training.average else model).values())
             # What would not fit beside the libraries is not tried with all of the optimizer's state here.
-            scratch = Path(tempfile.gettempdir()) if imported + alone > COMFORT * request.ram else None
+            tight = imported + alone > COMFORT * request.ram if card is None else alone > COMFORT * card
+            scratch = Path(tempfile.gettempdir()) if tight else None
             stepper, average = assemble.make_stepper(spec, task, model, prepare, parts, precision, 1, scratch)
             stepper.smaller = ()  # a size that finds no room is not measured with parts of another
         return cls(
@@ -92,29 +125,45 @@ class Subject:
             imported=imported,
             batch=max(request.exact),
             in_file=scratch is not None,
+            card=card,
             elsewhere=(_NO_TIME, at_once_bytes(list(model.parameters()))) if scratch else (0.0, Bytes(0)),
         )
 
+    def room(self, ram: Bytes) -> Room:
+        """What a budget of `ram`, and that of the card, leave for a step."""
+        if self.card is None:
+            return Room(ram - self.imported - self.held)
+        return Room(ram - self.imported, self.card - self.held)
+
     @property
     def held(self) -> int:
-        """Bytes of its parts that this process holds."""
+        """Bytes of its parts that this process holds where it computes."""
         return sum(self.static.values()) - (self.static["optimizer"] if self.in_file else 0)
 
     def step_levers(self) -> list[tuple[int, int]]:
         """Positions of `heap` and `checkpointing` that are worth measuring, the dearest in memory first."""
         levels = Checkpointing(int(getattr(self.model, "recompute_levels", 0))).positions()
+        if self.card is not None:  # a device's allocator takes again what it keeps; the heap is the host's
+            return [(Heap.KEPT, recompute) for recompute in levels]
         return [(Heap.KEPT, 0), *((Heap.GIVEN_BACK, recompute) for recompute in levels)]
 
-    def steps(self, sizes: Sequence[int], room: float, meter: PeakMeter) -> Iterator[Step]:
+    def steps(self, sizes: Sequence[int], room: Room, meter: PeakMeter) -> Iterator[Step]:
         """Measure steps of growing micro-batches, as far as the room allows.
 
-        Where one takes long, the next size is left out: the line through its neighbours stands for it.
+        Where one takes long, the next size is left out: the line through its neighbours stands for it. Where
+        a device has no room for a size, it says so by an error, and that is the end.
         """
         measured: list[Step] = []
         number = 0
         while number < len(sizes) and not _would_not_fit(measured, sizes[number], room):
             began = time.monotonic()
-            measured.append(self._step(sizes[number], meter))
+            try:
+                measured.append(self._step(sizes[number], meter))
+            except OutOfMemory:
+                if self.card is None:
+                    raise
+                self.stepper.optimizer.zero_grad()
+                return
             yield measured[-1]
             long = time.monotonic() - began > _LONG_SECONDS
             number += 2 if long and number + 2 < len(sizes) else 1
@@ -124,6 +173,8 @@ class Subject:
         # A run begins with this size, and not with what others left. What stays all the same is counted:
         # kernels of other shapes, 14 to 31 MiB, cannot be told from the heap, which a run has, too.
         allocator.trim()
+        vram.trim()
+        vram.reset_peak()
         # Where samples differ, only a whole batch is cut as batches are.
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
@@ -140,7 +191,7 @@ class Subject:
             peak = max(peak, meter.peak() - batch.nbytes)
             if sum(seconds) > _LONG_SECONDS and len(seconds) >= _AT_LEAST:
                 break
-        on_device = vram.peak() if self.device == "cuda" else None
+        on_device = vram.peak_since_reset() if self.device == "cuda" else None
         return Step(
             micro_batch=size,
             ram=Bytes(max(0, peak - self.imported - (self.held if self.device == "cpu" else 0))),
@@ -150,12 +201,14 @@ class Subject:
         )
 
     def bring_elsewhere(self, ram: Bytes) -> int:
-        """Measure an update whose state lies in a file, where much is to win; gives the bytes that it frees.
+        """Measure an update whose state lies elsewhere, where much is to win; gives the bytes that it frees.
 
-        The file lies where Python keeps what is temporary; a run's lies in its folder.
+        That is a file where Python keeps what is temporary (a run's lies in its folder), or the host's memory
+        beside a device.
         """
         done = self.elsewhere[0] > 0 or isinstance(self.model, Fitted)
-        if done or self.static["optimizer"] < _WORTH_BRINGING * ram:
+        budget = ram if self.card is None else self.card
+        if done or self.static["optimizer"] < _WORTH_BRINGING * budget:
             return 0
         weights = list(self.model.parameters())
         optimizer = AdamW(weights, 0.0, 0.0, elsewhere=Path(tempfile.gettempdir()))
@@ -171,6 +224,9 @@ class Subject:
         return self.static["optimizer"]
 
 
-def _would_not_fit(steps: list[Step], size: int, room: float) -> bool:
+def _would_not_fit(steps: list[Step], size: int, room: Room) -> bool:
     """Whether a step passes the room, as the steps before it say; of one alone all grows."""
-    return bool(steps) and line([(step.micro_batch, step.ram) for step in steps], size) > room
+    if not steps:
+        return False
+    ram = line([(step.micro_batch, step.ram) for step in steps], size)
+    return not room.holds(ram, line([(step.micro_batch, step.vram) for step in steps], size))

@@ -41,12 +41,17 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
         config = {**rehearsal.config, **spec.model.config}
         model = weights.build(spec.model.name, rehearsal.inputs, rehearsal.outputs, config)
     _check_patch(model, int(getattr(rehearsal, "patch_px", 0)))
-    if vram.choose(spec.device) != "cpu":
-        return  # the device has room of its own, and says so when it is asked
     task = rehearsal.make_task()
     averaged = spec.training.average and not isinstance(model, Fitted)
     static = static_bytes(model, None if averaged else model)
     held_always = {name: held for name, held in static.items() if name != "optimizer"}  # it may lie elsewhere
+    if vram.choose(spec.device) != "cpu":
+        card = vram.budget_of(spec.vram)
+        if sum(held_always.values()) > card:  # of activations it says itself that it has no room
+            error = planner.refusal(static_holders(held_always, "vram"), ram, card)
+            error.facts["final"] = 1
+            raise error
+        return
     least = LEAST_RAM + sum(held_always.values())
     sample = rehearsal.on_meta()
     if sample is not None and least <= ram < _TRACED_BELOW * least:

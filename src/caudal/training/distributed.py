@@ -8,7 +8,7 @@ and splits no weights: what does not fit into one process does not fit here eith
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,9 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+
+from caudal.core.errors import CaudalError, from_record, to_record
+from caudal.memory import vram
 
 T = TypeVar("T")
 _BUCKET_ELEMENTS = 1 << 21  # of what is sent at once: a copy of it is held meanwhile
@@ -57,15 +60,27 @@ class Ranks:
 
     def sum(self, value: float) -> float:
         """The sum of a number over all processes."""
+        return self.sums((value,))[0]
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sum of each number over all processes."""
         if self.count == 1:
-            return value
-        total_1 = torch.tensor([value], dtype=torch.float64)
-        dist.all_reduce(total_1)
-        return float(total_1)
+            return list(values)
+        total_N = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total_N)
+        return total_N.tolist()
 
     def any(self, here: bool) -> bool:
         """Whether it is so in any process."""
         return self.sum(float(here)) > 0
+
+    def most(self, value: float) -> float:
+        """The largest number of all processes."""
+        if self.count == 1:
+            return value
+        most_1 = torch.tensor([value], dtype=torch.float64)
+        dist.all_reduce(most_1, dist.ReduceOp.MAX)
+        return float(most_1)
 
     def told(self, value: T | None) -> T:
         """What the first process says; the others' `value` does not count."""
@@ -74,6 +89,25 @@ class Ranks:
         said: list[T | None] = [value if self.first else None]
         dist.broadcast_object_list(said, src=0)
         return cast(T, said[0])
+
+    def told_by(self, work: Callable[[], T]) -> T:
+        """What `work` gives in the first process, which alone does it.
+
+        Raises:
+            CaudalError: it did there. All processes raise it: who waits for one that has ended waits long.
+        """
+        found, error = None, None
+        if self.first:
+            try:
+                found = work()
+            except CaudalError as raised:
+                error = raised
+        record = self.told(to_record(error) if error else {})
+        if error is not None:
+            raise error
+        if record:
+            raise from_record(record)
+        return self.told(found)
 
 
 ALONE = Ranks()
@@ -93,7 +127,7 @@ def joined(device: str) -> Iterator[Ranks]:
         yield present()
         return
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(vram.card())
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield present()

@@ -13,6 +13,7 @@ from torch import nn
 from caudal.core.errors import OutOfMemory
 from caudal.core.events import Events, StepDone, Validated
 from caudal.core.messages import _
+from caudal.memory import vram
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint
 from caudal.training.average import Average
@@ -70,8 +71,7 @@ class Loop:
             done = self.progress.step
             if done % self.settings.validation_steps == 0 or done == self.settings.steps:
                 try:
-                    with naming_want_of_memory(_("scoring the held-out part")):
-                        self._validate(done)
+                    self._validate(done)
                 except OutOfMemory:
                     self.save()
                     raise
@@ -121,8 +121,16 @@ class Loop:
             )
         )
 
+    def _scored(self) -> Metrics:
+        with naming_want_of_memory(_("scoring the held-out part")):
+            return self.validate(self.average.model)
+
     def _validate(self, step: int) -> None:
-        metrics = self.ranks.told(self.validate(self.average.model) if self.ranks.first else None)
+        # What steps keep lies in blocks of their sizes, and so does what scoring keeps; once an interval this
+        # costs next to nothing.
+        vram.trim()
+        metrics = self.ranks.told_by(self._scored)
+        vram.trim()
         score = metrics.get(self.headline)
         best = self.progress.best
         # Of equals the later one: a small held-out part soon has nothing more to say.

@@ -15,6 +15,7 @@ from torch import nn
 
 from caudal.core.errors import OutOfMemory
 from caudal.core.messages import _
+from caudal.memory import vram
 
 _SAYS_SO = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -74,4 +75,4 @@ class Retry:
         if self._device_draws is not None:
             assert self._device is not None
             torch.cuda.set_rng_state(self._device_draws, self._device)
-            torch.cuda.empty_cache()  # what the larger part held lies in pieces of its size
+            vram.trim()  # what the larger part held lies in pieces of its size

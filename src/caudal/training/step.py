@@ -41,8 +41,8 @@ Prepare = Callable[[Any, slice], tuple[Any, Any]]
 """A part of a batch as the model and the loss want it, on the device."""
 Parts = Callable[[Any, int], Iterable[slice]]
 """How a batch is cut, given the micro-batch: samples that go through the model together."""
-Shrunk = Callable[[int, int], None]
-"""Hears that a step is taken again: the micro-batch that failed, and the one from now on."""
+Shrunk = Callable[[int, int, int], None]
+"""Hears that a step is taken again: the micro-batch that failed, the one from now on, what was held then."""
 
 
 def equal_parts(batch: StepBatch, micro_batch: int) -> Iterator[slice]:
@@ -57,8 +57,8 @@ class Stepper:
 
     Of several processes (`ranks`) each takes its share, as large as the others', of the batch; all take the
     same step, and running statistics are the mean of theirs. `smaller` are the micro-batches that may be
-    fallen back on: those that give the same gradient. `shrunk` hears of it. `micro_batch` may be changed
-    between steps.
+    fallen back on: those that give the same gradient. `shrunk` hears of it, and `held` says what is held
+    before anything is given back. `micro_batch` may be changed between steps.
     """
 
     model: nn.Module
@@ -70,7 +70,8 @@ class Stepper:
     micro_batch: int
     clip: float
     smaller: Sequence[int] = ()
-    shrunk: Shrunk = lambda _before, _after: None
+    shrunk: Shrunk = lambda _before, _after, _held: None
+    held: Callable[[], int] = lambda: 0
     parts: Parts = equal_parts
     ranks: Ranks = ALONE
 
@@ -84,11 +85,11 @@ class Stepper:
         Raises:
             Diverged: the loss or the gradient is no finite number. The weights and the optimizer's state are
                 those before the step.
-            OutOfMemory: not even the smallest micro-batch finds room; or the update found none, which is then
-                half done (the fact `half_done`).
+            OutOfMemory: not even the smallest micro-batch finds room, in any of the processes; or the update
+                found none, which is then half done (the fact `half_done`).
         """
         self.model.train()
-        total = self.ranks.sum(self._gradient(batch))
+        total = self._gradient(batch)
         self._finite.check_loss(total, rate, done + 1)
         with naming_want_of_memory(_("updating the weights"), half_done=True):
             norm = self._update(rate)
@@ -114,27 +115,46 @@ class Stepper:
         return max((size for size in self.smaller if size < self.micro_batch), default=None)
 
     def _gradient(self, batch: StepBatch) -> float:
-        """Leave the gradient in the weights; in as many parts as memory asks for."""
+        """Leave the gradient in the weights, in as many parts as memory asks for; give the mean loss.
+
+        Of several processes each holds its share of the gradient. Where one runs out of memory all take the
+        step again, in parts of the same size: one that went on alone would wait for the others for ever.
+        """
         self._retry.keep()
-        while (total := self._attempt(batch)) is None:
+        while True:
+            mine = self._attempt(batch)
+            total, failures = self.ranks.sums((mine or 0.0, float(mine is None)))
+            if not failures:
+                return total
+            held = self.held()
             # Outside the handler: while an error is handled, its traceback holds on to every tensor.
             self.optimizer.zero_grad()
             self._retry.put_back()
-            failed, after = self.micro_batch, self.next_smaller()
-            if after is None:
-                raise OutOfMemory(
-                    _(
-                        "A step ran out of memory with {size} samples at once, and it cannot take fewer."
-                    ).format(size=failed),
-                    _("Free memory that others hold, or set a smaller patch or model in the spec."),
-                    micro_batch=failed,
-                )
+            self._fall_back(mine is None, held)
+
+    def _fall_back(self, here: bool, held: int) -> None:
+        """Take smaller parts from now on, as all processes agree; `here`: it was this one that ran out.
+
+        Raises:
+            OutOfMemory: one that ran out cannot take fewer.
+        """
+        before = self.micro_batch
+        failed = int(self.ranks.most(before if here else 0))
+        after = int(-self.ranks.most(-((self.next_smaller() or 0) if here else before)))
+        if not after:
+            raise OutOfMemory(
+                _("A step ran out of memory with {size} samples at once, and it cannot take fewer.").format(
+                    size=failed
+                ),
+                _("Free memory that others hold, or set a smaller patch or model in the spec."),
+                micro_batch=failed,
+            )
+        if after < before:
             self.micro_batch = after
-            self.shrunk(failed, after)
-        return total
+            self.shrunk(before, after, held)
 
     def _attempt(self, batch: StepBatch) -> float | None:
-        """The mean loss, with the gradient in the weights; `None` if memory ran out on the way."""
+        """This process's part of the mean loss, its gradient in the weights; `None` if memory ran out."""
         try:
             return self._parts(batch)
         except (RuntimeError, MemoryError) as error:

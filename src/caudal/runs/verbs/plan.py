@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,7 +145,7 @@ def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
             return plan_spec(spec, tick, budget)
         except DoesNotFit as error:
             least = Bytes(int(cast(int, error.facts["needed"]) * _PROBES_DIFFER))
-            if not budget < least < held:
+            if error.facts.get("pool", "ram") != "ram" or not budget < least < held:
                 raise
             budget = least  # which the next probe may find to be too little again
 
@@ -169,7 +169,7 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
         try:
             made = _plan_work(open_work(changed, tick), ram)
         except DoesNotFit as error:
-            refused = min(refused, error, key=_needed)
+            refused = min(refused, error, key=_lack)
             continue
         memory = made.memory.model_copy(update={"levers": (*made.memory.levers, *levers)})
         warnings = (*made.warnings, *(lever.why for lever in levers))
@@ -177,8 +177,10 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     raise refused
 
 
-def _needed(error: DoesNotFit) -> int:
-    return int(cast(int, error.facts["needed"]))
+def _lack(error: DoesNotFit) -> float:
+    """How many times its budget it would take, of whichever pool."""
+    needed = int(cast(int, error.facts["needed"]))
+    return needed / max(1, int(cast(int, error.facts.get("budget", 1))))
 
 
 def smaller_specs(
@@ -222,18 +224,15 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
     vram = None
     if probe.device == "cuda":
         vram = spec.vram or Bytes(probe.device_free * DEFAULT_SHARE)
-    share, runs = margin.learned(kind_of(spec, work.facts.shape, probe.device, probe.precision))
+    kind = kind_of(spec, work.facts.shape, probe.device, probe.precision)
+    margins = {"ram": margin.learned(kind)}
+    if vram is not None:
+        margins["vram"] = margin.learned(margin.on_device(kind))
 
     def holders(point: Point) -> list[Holder]:
         arena = work.arena_bytes(point.open_blocks, point.ahead)
         found = training_holders(probe, point, arena, parent, work.index_bytes)
-        if not share:
-            return found
-        more = Bytes(share * planner.total(found, "ram"))
-        name = (
-            _("margin, learned from {count} runs").format(count=runs) if runs else _("margin of a first run")
-        )
-        return [*found, Holder(name=name, bytes=more)]
+        return [*found, *_margin_holders(found, margins)]
 
     def seconds_per_sample(point: Point) -> float:
         return cost.step_seconds(probe, point, batch)
@@ -271,8 +270,21 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
         train=train,
         held_out=held_out,
         warnings=(*work.warnings, *_on_cpu(spec, probe)),
-        margin=share,
+        margin=margins["ram"][0],
+        margin_vram=margins.get("vram", (0.0, 0))[0],
     )
+
+
+def _margin_holders(found: Sequence[Holder], margins: Mapping[str, tuple[float, int]]) -> list[Holder]:
+    """What past runs say to set aside of each pool."""
+    rows = []
+    for pool, (share, runs) in margins.items():
+        name = (
+            _("margin, learned from {count} runs").format(count=runs) if runs else _("margin of a first run")
+        )
+        more = Bytes(share * planner.total(found, cast(Pool, pool)))
+        rows += [Holder(name=name, bytes=more, pool=cast(Pool, pool))] if share else []
+    return rows
 
 
 def open_work(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Work:
@@ -321,9 +333,12 @@ def training_holders(
     )
     most = max(phases, key=lambda phase: planner.total(phase, "ram"))
     if on_device:
-        on_card = Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False)
+        on_card = [Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False)]
+        if probe.scoring_vram > vram:  # it begins with what steps keep given back, so that the larger counts
+            rest = Bytes(probe.scoring_vram - vram)
+            on_card.append(Holder(name=_("scoring"), bytes=rest, pool="vram", exact=False))
         on_host = [holder for holder in most if holder.pool == "ram"]
-        most = [*on_host, *(holder for holder in static if holder.pool == "vram"), on_card]
+        most = [*on_host, *(holder for holder in static if holder.pool == "vram"), *on_card]
     return most
 
 

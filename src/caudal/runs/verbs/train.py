@@ -17,10 +17,10 @@ from caudal.core.events import (
     Sink,
 )
 from caudal.core.messages import _
+from caudal.core.units import Bytes
 from caudal.data.paths import local_path
 from caudal.memory import allocator, margin, vram
 from caudal.memory.budget import Budget
-from caudal.memory.governor import Governor
 from caudal.memory.meters import Watch
 from caudal.memory.vram import choose as choose_device
 from caudal.models import weights
@@ -29,7 +29,7 @@ from caudal.runs.account import Account
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import follows, processes_here, ram_budget, settle
 from caudal.runs.plan import TrainPlan, stored_plan
-from caudal.runs.relief import rungs_of
+from caudal.runs.relief import governed
 from caudal.runs.result import Result
 from caudal.runs.spec import RunSpec
 from caudal.runs.tensorboard import Curves
@@ -164,12 +164,20 @@ class _Training:
             result = self.account.succeeded(metrics, watch.peak)
             # What an earlier process held, nobody has seen to its end; nor what the other processes hold.
             if not self.again and self.ranks.count == 1:
-                predicted = self.plan.memory.predicted("ram") / (1 + self.plan.margin)
-                margin.note(self.plan.kind, int(predicted), int(watch.peak))
+                self._learn(watch.peak)
         if self.ranks.first:
             self.folder.write_json(self.folder.result, result.model_dump(mode="json", exclude_none=True))
             report(self.folder.path)
         return result
+
+    def _learn(self, peak: Bytes) -> None:
+        """Keep what came of the predictions, for the margins of the next plan."""
+        memory, kind = self.plan.memory, self.plan.kind
+        margin.note(kind, int(memory.predicted("ram") / (1 + self.plan.margin)), int(peak))
+        on_device = vram.peak()
+        if memory.vram and on_device is not None:
+            predicted = memory.predicted("vram") / (1 + self.plan.margin_vram)
+            margin.note(margin.on_device(kind), int(predicted), int(on_device))
 
     def _train(self, earlier: TrainPlan | None) -> Metrics:
         work = open_work(self.spec)
@@ -188,7 +196,7 @@ class _Training:
             if holder.pool == "ram":
                 self.budget.lease(holder.name, holder.bytes)
         self._steps(course, number, work.facts.samples_per_epoch)
-        return self.ranks.told(self._scored(course, number) if self.ranks.first else None)
+        return self.ranks.told_by(lambda: self._scored(course, number))
 
     def _started(self, work: Work) -> Course:
         """What the data are looked at for; the first process looks, and writes what the others read.
@@ -210,6 +218,7 @@ class _Training:
         """Figures of the best model on what was held out, which are stored with it."""
         # All held-out data are scored with what training held given back.
         allocator.trim()
+        vram.trim()
         best, _card = weights.load(self.folder.model)
         metrics, warnings = course.score(best, number, self.folder.path)
         for text in warnings:
@@ -237,7 +246,7 @@ class _Training:
             point.micro_batch,
             self.folder.path if point.optimizer else None,
         )
-        stepper.shrunk, stepper.ranks = self.account.shrunk, self.ranks
+        stepper.shrunk, stepper.held, stepper.ranks = self.account.shrunk, self.account.held, self.ranks
         progress = Progress()
         found = checkpoint.found(self.folder.checkpoints)
         if found:
@@ -265,13 +274,8 @@ class _Training:
         )
         if progress.stopped or progress.step >= self.spec.training.steps:
             return
-        with course.batches(progress.step) as batches:
-            rungs = rungs_of(loop, self.plan.memory.ram, self.watch.now)
-            memory = self.plan.memory
-            governor = Governor(memory.ram, rungs, self.events, predicted=memory.predicted("ram"))
-            self.watch.governor = governor
-            try:
-                loop.run(batches)
-            finally:
-                self.watch.governor = None
-                governor.close(self.watch.now())
+        with (
+            course.batches(progress.step) as batches,
+            governed(loop, self.plan.memory, self.watch, self.events),
+        ):
+            loop.run(batches)

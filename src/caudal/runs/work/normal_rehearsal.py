@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,10 +14,10 @@ from caudal.data.normalize import Normalization
 from caudal.data.readers import READERS
 from caudal.data.stream import Batch
 from caudal.memory.cost import Forward, line
-from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.memory.meters import PeakMeter
 from caudal.models.anomaly_map import Fitted, MapScores
 from caudal.runs.pieces import Pieces
-from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
+from caudal.runs.rehearsal import decoding_bytes, forwards_taken, scoring_bytes
 from caudal.runs.spec import RunSpec
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.work.normal_input import forwards_of, prepare_normal
@@ -26,8 +25,6 @@ from caudal.tasks.anomaly.task import Anomaly
 from caudal.tasks.base import Task
 from caudal.training.precision import Precision
 from caudal.training.step import Parts, Prepare
-
-FORWARD_SIDES_PX = (256, 576)
 
 
 class NormalRehearsal:
@@ -75,15 +72,7 @@ class NormalRehearsal:
         """See `Rehearsal.forwards`."""
         self._learn_a_little(model, precision.device)
         infer = forwards_of(model, task, self._normalization, precision)(0)
-        ready, found = charged_bytes(), []
-        for side in FORWARD_SIDES_PX:
-            x_NHWC = np.zeros((1, side, side, self.inputs), self._dtype)
-            meter.reset()
-            began = time.perf_counter()
-            infer(x_NHWC, None)
-            seconds = time.perf_counter() - began
-            found.append(Forward(side_px=side, ram=Bytes(max(0, meter.peak() - ready)), seconds=seconds))
-        return found
+        return forwards_taken(infer, self.inputs, self._dtype, precision.device == "cuda", meter)
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
@@ -93,7 +82,7 @@ class NormalRehearsal:
     def guess(self, forwards: Sequence[Forward], size: int) -> float:
         """See `Rehearsal.guess`."""
         area_px = size * self.patch_px**2
-        return 3 * line([(f.side_px**2, f.ram) for f in forwards], area_px)
+        return 3 * line([(f.side_px**2, max(f.ram, f.vram)) for f in forwards], area_px)
 
     def batch(self, size: int, number: int) -> Batch:
         """See `Rehearsal.batch`."""

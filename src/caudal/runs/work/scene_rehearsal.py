@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,13 +14,12 @@ from caudal.data.normalize import Normalization
 from caudal.data.readers import READERS
 from caudal.data.stream import Batch
 from caudal.inference.forward import Forward as Infer
-from caudal.memory import vram
 from caudal.memory.cost import Forward, line
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models.fold import folded
 from caudal.runs import assemble
 from caudal.runs.pieces import Pieces
-from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
+from caudal.runs.rehearsal import decoding_bytes, forwards_taken, scoring_bytes
 from caudal.runs.spec import RunSpec
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.work.scene_input import prepare_scenes
@@ -29,7 +27,6 @@ from caudal.tasks.base import Task
 from caudal.training.precision import Precision
 from caudal.training.step import Parts, Prepare
 
-FORWARD_SIDES_PX = (256, 576)
 OUTPUTS = 2  # classes are counted later; one more channel of the last layer is nothing
 
 
@@ -76,26 +73,8 @@ class SceneRehearsal:
         self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter
     ) -> Sequence[Forward]:
         """See `Rehearsal.forwards`."""
-        device, found = precision.device, []
         infer = self._infer(model, task, precision)
-        ready = charged_bytes()  # with the model as inference wants it, which is there before the first tile
-        for side in FORWARD_SIDES_PX:
-            x_NHWC = np.zeros((1, side, side, self.inputs), self._dtype)
-            meter.reset()
-            before = vram.peak() if device == "cuda" else None
-            began = time.perf_counter()
-            infer(x_NHWC, None)
-            seconds = time.perf_counter() - began
-            on_device = (vram.peak() or 0) - (before or 0) if device == "cuda" else 0
-            found.append(
-                Forward(
-                    side_px=side,
-                    ram=Bytes(max(0, meter.peak() - ready)),
-                    vram=Bytes(max(0, on_device)),
-                    seconds=seconds,
-                )
-            )
-        return found
+        return forwards_taken(infer, self.inputs, self._dtype, precision.device == "cuda", meter)
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""

@@ -163,6 +163,7 @@ class SetCourse:
         What is set after training is chosen on others, those by which the model was chosen; where there are
         no others nothing is.
         """
+        model = model.to(self._plan.device)  # it was read from its file
         if len(self._split.validation) and not np.array_equal(self._split.validation, self._split.test):
             self._chosen = self._opened.kind.choose(self._scored(model, precision, self._split.validation))
             self.task = self._opened.kind.make_task(self._spec, self._sought, self._counts, self._chosen)

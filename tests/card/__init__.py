@@ -1,0 +1,1 @@
+"""A stand-in for a card, for machines without one: see `card`."""
