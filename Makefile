@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/caudal demo
 
-# every test, on two processes; the many programs that they start compile this house once, not each for itself
+# every test but the slowest, on two processes; the many programs that they start compile this house once, not each for itself
 test: $(STAMP)
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -21,8 +21,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# peers side by side; writes benchmarks/RESULTS.md
+# the slowest tests, then peers side by side; writes benchmarks/RESULTS.md
 bench: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m benchmarks
 
 # what people read: find new sentences, and compile the translations

@@ -15,7 +15,7 @@ from caudal.runs.verbs.plan import make_spec
 from tests.conftest import TINY_MODEL, TINY_TRAINING
 
 CHILD = Path(__file__).with_name("killed_child.py")
-STEPS, KILLS = 40, 4
+STEPS = 40
 
 
 def run(spec: Path, out: Path, kill_at: int) -> int:
@@ -39,8 +39,9 @@ def last_state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.timeout(400)
-def test_a_run_killed_at_four_random_steps_ends_bitwise_as_if_it_had_not(
-    tiny_set: Path, tmp_path: Path
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_steps_ends_bitwise_as_if_it_had_not(
+    tiny_set: Path, tmp_path: Path, kills: int
 ) -> None:
     training = TINY_TRAINING | {"steps": STEPS, "checkpoint_steps": 2, "patience": 0}
     spec = make_spec("segmentation", tiny_set, ram="1GiB", training=training, model=TINY_MODEL)
@@ -51,7 +52,7 @@ def test_a_run_killed_at_four_random_steps_ends_bitwise_as_if_it_had_not(
     (tmp_path / "killed").mkdir()
     for name in ("spec.toml", "plan.json"):
         shutil.copy(tmp_path / "whole" / name, tmp_path / "killed" / name)
-    steps = sorted(random.Random(10).sample(range(1, STEPS), KILLS))
+    steps = sorted(random.Random(10).sample(range(1, STEPS), kills))
     for step in steps:
         assert run(path, tmp_path / "killed", step) == -signal.SIGKILL
         checkpoints = tmp_path / "killed" / "checkpoints"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-KILLS = int(os.environ.get("CAUDAL_STREAM_KILLS", "4"))
+KILLS = int(os.environ.get("CAUDAL_STREAM_KILLS", "2"))
 CHILD = Path(__file__).with_name("stream_child.py")
 
 

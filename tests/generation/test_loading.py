@@ -234,6 +234,7 @@ def test_loading_takes_the_target_and_no_more_than_64_mib(wide: Path) -> None:
         assert told["peak"] > 0.9 * told["target"]  # what is said is what was measured
 
 
+@pytest.mark.slow
 @pytest.mark.cgroup
 def test_weights_in_8_bits_take_what_was_planned_under_a_limit_that_full_ones_break(
     wide: Path, face: Path, tmp_path: Path
@@ -256,6 +257,7 @@ def test_weights_in_8_bits_take_what_was_planned_under_a_limit_that_full_ones_br
     assert done.oom_kills == 0
 
 
+@pytest.mark.slow
 @pytest.mark.cgroup
 def test_weights_twice_the_free_budget_run_from_disk_inside_it_in_the_time_that_was_said(
     wide: Path, face: Path, tmp_path: Path

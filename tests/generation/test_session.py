@@ -26,6 +26,7 @@ def held() -> int:
     return int(charged_bytes())
 
 
+@pytest.mark.slow
 def test_a_hundred_pictures_take_no_more_memory_than_twelve(model: Path, two_faces) -> None:  # type: ignore[no-untyped-def]
     wanted, seat = request(steps=1, guidance=0.0, count=4, batch=4), sitting(two_faces[:1])
     with session(model, wanted) as opened:

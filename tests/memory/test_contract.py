@@ -92,6 +92,7 @@ def test_the_default_budget_is_a_share_of_the_group_not_of_the_machine(tiny_set:
     assert last(ended.output)["budget_bytes"]["ram"] == int(900 * MIB * 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.cgroup
 def test_memory_does_not_grow_with_the_raster(tiny_run: Path, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from caudal.core.errors import DiskFull
+from caudal.core.errors import DiskFull, UsageError
 from caudal.data.stream import Batch
-from caudal.memory import allocator
+from caudal.memory import allocator, file_systems
 from caudal.memory.levers import LEVERS
 from caudal.memory.levers.optimizer_state import OptimizerState
 from caudal.memory.levers.weights import Weights
@@ -132,10 +133,31 @@ def test_a_state_elsewhere_is_cut_into_shares_that_hold_every_weight_once() -> N
         assert len(share) == 1 or sum(8 * weights[k].numel() for k in share) <= 800
 
 
-def test_no_room_for_a_state_elsewhere_is_said_before_a_step(small_disk: Path) -> None:
+def test_no_room_for_a_state_elsewhere_is_said_before_a_step(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_systems, "in_memory", lambda _folder: False)
     with pytest.raises(DiskFull, match="optimizer"):
         AdamW([nn.Parameter(torch.zeros(10_000_000))], 1e-3, 0.0, elsewhere=small_disk)
     assert not list(small_disk.iterdir())
+
+
+def test_a_state_elsewhere_never_lies_in_memory(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert file_systems.in_memory(small_disk)
+    assert not file_systems.in_memory(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert file_systems.on_disk(tmp_path) == file_systems.on_disk(small_disk) == tmp_path
+    weights = [nn.Parameter(torch.zeros(100_000))]
+    free = os.statvfs(small_disk).f_bfree
+    first = AdamW(weights, 1e-3, 0.0, elsewhere=small_disk)
+    weights[0].grad = torch.ones_like(weights[0])
+    first.step()
+    assert os.statvfs(small_disk).f_bfree == free
+    monkeypatch.setattr(file_systems, "in_memory", lambda _folder: True)
+    with pytest.raises(UsageError, match="in memory"):
+        AdamW(weights, 1e-3, 0.0, elsewhere=small_disk)
 
 
 @pytest.mark.parametrize("make", [
@@ -220,6 +242,7 @@ def test_levers_on_a_step_really_lower_its_peak() -> None:
     assert all_levels < 0.95 * given_back
 
 
+@pytest.mark.slow
 def test_levers_take_what_they_take_wherever_they_stood_before() -> None:
     """A probe that begins with the least goes through them backwards."""
     given_back, kept_again = measured(_CHILD, 1, 0, 8), measured(_CHILD, 0, 0, 8, "14", "12", "10")

@@ -20,6 +20,7 @@ WAVES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_no_blow_loses_doubles_or_misnames_a_job(tmp_path: Path) -> None:
     house = ChaosHouse(tmp_path / "house", celery=False, program=(sys.executable, str(VERB)))
