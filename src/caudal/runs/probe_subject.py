@@ -18,6 +18,7 @@ from caudal.core.errors import OutOfMemory
 from caudal.core.units import Bytes
 from caudal.memory import allocator, vram
 from caudal.memory.cost import Step, line
+from caudal.memory.file_systems import on_disk
 from caudal.memory.levers.checkpointing import Checkpointing
 from caudal.memory.levers.heap import Heap
 from caudal.memory.meters import PeakMeter
@@ -110,7 +111,7 @@ class Subject:
             alone = sum(static_bytes(model, None if spec.training.average else model).values())
             # What would not fit beside the libraries is not tried with all of the optimizer's state here.
             tight = imported + alone > COMFORT * request.ram if card is None else alone > COMFORT * card
-            scratch = Path(tempfile.gettempdir()) if tight else None
+            scratch = _scratch(device) if tight else None
             stepper, average = assemble.make_stepper(spec, task, model, prepare, parts, precision, 1, scratch)
             stepper.smaller = ()  # a size that finds no room is not measured with parts of another
         return cls(
@@ -210,8 +211,10 @@ class Subject:
         budget = ram if self.card is None else self.card
         if done or self.static["optimizer"] < _WORTH_BRINGING * budget:
             return 0
+        if (scratch := _scratch(self.device)) is None:
+            return 0
         weights = list(self.model.parameters())
-        optimizer = AdamW(weights, 0.0, 0.0, elsewhere=Path(tempfile.gettempdir()))
+        optimizer = AdamW(weights, 0.0, 0.0, elsewhere=scratch)
         seconds = []
         for weight in weights:
             weight.grad = weight.new_zeros(weight.shape)
@@ -222,6 +225,12 @@ class Subject:
         self.stepper.optimizer.zero_grad()
         self.elsewhere = (max(seconds[-1], _NO_TIME), at_once_bytes(weights))
         return self.static["optimizer"]
+
+
+def _scratch(device: str) -> Path | None:
+    """A folder for an optimizer's state beside this process; a device has it in the host's memory."""
+    folder = Path(tempfile.gettempdir())
+    return on_disk(folder) if device == "cpu" else folder
 
 
 def _would_not_fit(steps: list[Step], size: int, room: Room) -> bool:

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from caudal.core.errors import DiskFull
+from caudal.core.errors import DiskFull, UsageError
 from caudal.core.messages import _
 from caudal.core.units import MIB, Bytes
+from caudal.memory import file_systems
 
 AT_ONCE_BYTES = Bytes(16 * MIB)
 """How much of the state is held at a time, but for a single weight that has more."""
@@ -49,8 +50,11 @@ def at_once_bytes(weights: Sequence[nn.Parameter]) -> Bytes:
 class StateElsewhere:
     """Zeros like `weights`, twice: `means` and `squares`, as tensors that `at_hand` lets be computed with.
 
+    A file in a `folder` that lies in memory would count whole: then another one on a disk takes it.
+
     Raises:
-        DiskFull: `folder` has no room for the file.
+        DiskFull: the disk has no room for the file.
+        UsageError: no folder on a disk can be written to.
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], folder: Path) -> None:
@@ -69,7 +73,7 @@ class StateElsewhere:
             self._starts.append(end)
             end += -(-2 * w.numel() * w.element_size() // _PAGE_BYTES) * _PAGE_BYTES
         self._ends = [*self._starts[1:], end]
-        self._map = _mapped(folder, end)
+        self._map = _mapped(_disk_of(folder), end)
         pairs = [self._pair(k) for k in range(len(self._weights))]
         self.means, self.squares = [p[0] for p in pairs], [p[1] for p in pairs]
 
@@ -107,6 +111,16 @@ class StateElsewhere:
             # Laid out in memory as the weight is, so that the kernel takes both in one walk.
             found.append(flat.as_strided(weight.shape, weight.stride()))
         return found[0], found[1]
+
+
+def _disk_of(folder: Path) -> Path:
+    found = file_systems.on_disk(folder)
+    if found is None:
+        raise UsageError(
+            _("The optimizer's state cannot lie in a file: {folder} is in memory.").format(folder=folder),
+            _("Train into a folder on a disk, or give more --ram."),
+        )
+    return found
 
 
 def _mapped(folder: Path, size: int) -> mmap.mmap:

@@ -1,7 +1,8 @@
 """Where the optimizer's state lies: two numbers a weight, which a step needs for a moment at its end.
 
-Elsewhere is a mapped file beside the run on the CPU, whose pages the system may take, and the host's memory
-beside a device. The kernels and the numbers are the same; a step waits for the bytes to come and go.
+Elsewhere is a mapped file beside the run on the CPU (on another disk where the run's folder lies in memory),
+whose pages the system may take, and the host's memory beside a device. The kernels and the numbers are the
+same; a step waits for the bytes to come and go.
 """
 
 from __future__ import annotations
