@@ -212,6 +212,7 @@ def evaluate(
     masks: Masks = None,
     labels: Labels = None,
     ram: Ram = None,
+    vram: Vram = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -226,6 +227,7 @@ def evaluate(
                 masks=masks or (),
                 labels=labels,
                 ram=ram,
+                vram=vram,
                 device=device,
                 listeners=listeners,
             )
@@ -238,6 +240,7 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(help=_("Rasters, images, or folders of them."))],
     out: Out = None,
     ram: Ram = None,
+    vram: Vram = None,
     device: Device = None,
     scores: Annotated[bool, typer.Option(help=_("Write a probability for each class."))] = False,
     d4: Annotated[bool, typer.Option(help=_("Average over flips and turns; eight times the work."))] = False,
@@ -256,6 +259,7 @@ def predict(
                 list(inputs),
                 out=out,
                 ram=ram,
+                vram=vram,
                 device=device,
                 scores=scores,
                 average_d4=d4,

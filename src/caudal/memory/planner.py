@@ -160,7 +160,7 @@ def _least(points: Iterable[Sequence[Holder]], ram: Bytes, vram: Bytes | None) -
     return min(points, key=lack)
 
 
-def short_pool(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> Pool:
+def _short_pool(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> Pool:
     """The pool whose budget the holders pass; RAM if they pass both: of it `_least` has the least then."""
     return "ram" if total(holders, "ram") > ram or fits(holders, ram, vram) else "vram"
 
@@ -168,7 +168,7 @@ def short_pool(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> Poo
 def _too_large(
     lattice: Lattice, point: Point, held: Sequence[Holder], ram: Bytes, vram: Bytes | None
 ) -> Rejected:
-    pool = short_pool(held, ram, vram)
+    pool = _short_pool(held, ram, vram)
     change = _("micro-batch {size}, {blocks} open chunks").format(
         size=point.micro_batch, blocks=point.open_blocks
     )
@@ -236,7 +236,7 @@ def refuse_above(budget: Bytes, needed: Bytes, pool: Pool = "ram") -> None:
 
 def refusal(holders: Sequence[Holder], ram: Bytes, vram: Bytes | None) -> DoesNotFit:
     """The error that says what the least is of the pool that is short, and who holds it."""
-    pool = short_pool(holders, ram, vram)
+    pool = _short_pool(holders, ram, vram)
     budget = ram if pool == "ram" else (vram or Bytes(0))
     needed = total(holders, pool)
     rows = sorted((h for h in holders if h.pool == pool), key=lambda h: -h.bytes)

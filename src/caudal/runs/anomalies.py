@@ -63,7 +63,8 @@ def score_all(
     scorer = Anomaly(True, thresholds.image, thresholds.pixel).scorer()
     paths = [one.path for one in judged]
     cut, predicted, tiles = loaded.cut(paths, budget, False, told.scanned)
-    told.started(loaded.card.task, loaded.device, tiles, budget, predicted)
+    card = (loaded.vram, loaded.predicted_vram)
+    told.started(loaded.card.task, loaded.device, tiles, budget, predicted, card)
     tilings, done = dict(zip(paths, cut, strict=True)), 0
 
     def maps(path: Path) -> Any:

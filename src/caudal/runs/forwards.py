@@ -24,6 +24,7 @@ from caudal.memory import cost, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.meters import PeakMeter, Watch, charged_bytes
 from caudal.memory.process import first_to_go
+from caudal.training.retry import ran_out
 
 _SIDES_PX = (256, 576)
 _SMALL_SIDES_PX = (64, 128, *_SIDES_PX)  # where even the smallest may be too much
@@ -51,18 +52,32 @@ def peak_of(forward: Forward, x_NHWC: npt.NDArray[Any], mapped: bool) -> Bytes:
     return meter.peak()
 
 
-def measure(forward: Forward, bands: int, mapped: bool, room: Bytes | None) -> Iterator[Measured]:
-    """Inferences of growing squares, above what is held now, as long as the next should fit into `room`."""
+def measure(
+    forward: Forward, bands: int, mapped: bool, room: Bytes | None, on_device: bool = False
+) -> Iterator[Measured]:
+    """Inferences of growing squares, above what is held now, as long as the next should fit into `room`.
+
+    On a device they go on as long as it has room.
+    """
     ready = charged_bytes()
     found: list[Measured] = []
-    for side in _SIDES_PX if room is None else _SMALL_SIDES_PX:
+    for side in _SIDES_PX if room is None and not on_device else _SMALL_SIDES_PX:
         if room is not None and _too_much(found, side, room):
             return
         x_NHWC = np.zeros((1, side, side, bands), np.uint8)
+        vram.trim()
+        vram.reset_peak()
+        before = vram.charged() or 0
         began = time.perf_counter()
-        ram = Bytes(max(1, peak_of(forward, x_NHWC, mapped) - ready))
+        try:
+            ram = Bytes(max(1, peak_of(forward, x_NHWC, mapped) - ready))
+        except RuntimeError as error:
+            if not (on_device and ran_out(error)):
+                raise
+            return
         seconds = time.perf_counter() - began
-        found.append(Measured(side_px=side, ram=ram, vram=Bytes(vram.peak() or 0), seconds=seconds))
+        on_card = Bytes(max(0, (vram.peak_since_reset() or 0) - before))
+        found.append(Measured(side_px=side, ram=ram, vram=on_card, seconds=seconds))
         yield found[-1]
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -22,12 +24,11 @@ from caudal.data.readers.base import Header
 from caudal.data.url import Location
 from caudal.inference.forward import Forward
 from caudal.inference.predict import working_bytes
-from caudal.memory import planner, vram
+from caudal.memory import margin, planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import charged_bytes
-from caudal.memory.plan import Holder
-from caudal.memory.vram import DEFAULT_SHARE
+from caudal.memory.plan import Holder, Pool
 from caudal.models import weights
 from caudal.models.anomaly_map import AnomalyMap, MapScores
 from caudal.models.brought import brought
@@ -37,6 +38,7 @@ from caudal.runs.inference_margin import InferenceMargin
 from caudal.runs.machine import processors, settle
 from caudal.runs.tiling import Tiling, candidates, tiling_bytes
 from caudal.training import precision
+from caudal.training.retry import ran_out
 
 _COMFORT = 2  # times what its largest layer takes: less room than that is not tried in this process
 
@@ -45,7 +47,8 @@ _COMFORT = 2  # times what its largest layer takes: less room than that is not t
 class Loaded:
     """A model for inference on `device`; `base` is what the process held once it was loaded.
 
-    `weights` is the position of that lever.
+    `weights` is the position of that lever. `vram` is the budget of the device (`None` without one),
+    `base_vram` what the model holds there, `predicted_vram` the peak there with the tiles chosen so far.
     """
 
     model: nn.Module
@@ -57,8 +60,12 @@ class Loaded:
     forwards: tuple[Measured, ...]
     warnings: tuple[str, ...]
     weights: int = Weights.HELD
-    tiles: dict[tuple[int, int, int, str], Bytes] = field(default_factory=dict)
-    """What this process held while it inferred one, by height, width, bands and dtype."""
+    vram: Bytes | None = None
+    base_vram: Bytes = field(default_factory=Bytes)
+    predicted_vram: Bytes = field(default_factory=Bytes)
+    tiles: dict[tuple[int, int, int, str], tuple[Bytes, Bytes] | None] = field(default_factory=dict)
+    """What this process held while it inferred one, and what the device; by height, width, bands and dtype.
+    `None`: the device had no room."""
 
     def forward(self, layout: int) -> Forward:
         """The model as a function of a file's values, for files of that layout."""
@@ -97,15 +104,25 @@ class Loaded:
         """The best tiles for a raster that fit, and the peak of the whole process with them.
 
         Raises:
-            DoesNotFit: not even the smallest tile fits.
+            DoesNotFit: not even the smallest tile fits, into `budget` or into the device's.
         """
         header = reader_for(path).header(path)
         multiple, reach = int(self.model.multiple_px), int(self.model.receptive_field_px)  # type: ignore[arg-type]
         rows = candidates(reach, multiple, exact)
+        most: tuple[Bytes, Bytes] | None = None
         for tiling in rows:
-            if self._needed(tiling, header) <= budget and (real := self._rehearsed(tiling, header)) <= budget:
-                return tiling, real
-        raise planner.refusal(self._holders(rows[-1], header), budget, None)
+            if planner.fits(self._holders(tiling, header), budget, self.vram):
+                most = self._rehearsed(tiling, header)
+                if most and most[0] <= budget and (self.vram is None or most[1] <= self.vram):
+                    self.predicted_vram = max(self.predicted_vram, most[1])
+                    return tiling, most[0]
+        least = self._holders(rows[-1], header)
+        if planner.fits(least, budget, self.vram):
+            # It was tried, and a tile takes more than tiles of other sizes said.
+            planner.refuse_above(budget, most[0] if most else Bytes(0))
+            if self.vram is not None:
+                planner.refuse_above(self.vram, most[1] if most else Bytes(self.vram + 1), "vram")
+        raise planner.refusal(least, budget, self.vram)
 
     def cut(
         self, paths: Sequence[Location], budget: Bytes, exact: bool, tick: Callable[[int, int], None]
@@ -131,30 +148,50 @@ class Loaded:
             tick(number + 1, len(paths))
         return rows, predicted, tiles
 
-    def _rehearsed(self, tiling: Tiling, header: Header) -> Bytes:
-        """The same from one real tile: what lies free in the heap by then is taken again, or is not."""
+    def _rehearsed(self, tiling: Tiling, header: Header) -> tuple[Bytes, Bytes] | None:
+        """The same from one real tile: what lies free in the heap by then is taken again, or is not.
+
+        On the host and on the device; `None` where the device has no room for it.
+        """
         height, width = tiling.grid(header).largest
         key = (height, width, header.bands, str(header.dtype))
         if key not in self.tiles:
             x_NHWC = np.zeros((1, height, width, header.bands), header.dtype)
-            self.tiles[key] = forwards.peak_of(self.forward(0), x_NHWC, self.weights == Weights.MAPPED)
+            self.tiles[key] = self._tried(x_NHWC)
+        if (held := self.tiles[key]) is None:
+            return None
         own = working_bytes(
             tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
             threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
         )  # fmt: skip
-        return self.margin.beyond(self.tiles[key] + own + _scratch(tiling, header))
+        ram = self.margin.beyond(held[0] + own + _scratch(tiling, header))
+        return ram, Bytes(held[1] * (1 + margin.FIRST))
+
+    def _tried(self, x_NHWC: npt.NDArray[Any]) -> tuple[Bytes, Bytes] | None:
+        forward, mapped = self.forward(0), self.weights == Weights.MAPPED
+        vram.trim()
+        vram.reset_peak()
+        try:
+            ram = forwards.peak_of(forward, x_NHWC, mapped)
+        except RuntimeError as error:
+            if self.vram is None or not ran_out(error):
+                raise
+            return None
+        return ram, (vram.peak_since_reset() or Bytes(0)) if self.vram is not None else Bytes(0)
 
     def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
-        ram, _vram = tiling_bytes(tiling, self.forwards, header, self.card.outputs)
-        scratch = _scratch(tiling, header)
+        ram, on_card = tiling_bytes(tiling, self.forwards, header, self.card.outputs)
+        scratch, tiles = _scratch(tiling, header), _("tiles of {side} px").format(side=tiling.side_px)
+        there = [
+            Holder(name=_("weights"), bytes=self.base_vram, pool="vram"),
+            Holder(name=tiles, bytes=on_card, pool="vram", exact=False),
+        ]
         return [
+            *(there if self.vram is not None else ()),
             Holder(name=_("interpreter, libraries, model"), bytes=self.base, exact=False),
-            Holder(name=_("tiles of {side} px").format(side=tiling.side_px), bytes=ram, exact=False),
+            Holder(name=tiles, bytes=ram, exact=False),
             Holder(name=_("decoding"), bytes=scratch, exact=False),
         ]
-
-    def _needed(self, tiling: Tiling, header: Header) -> Bytes:
-        return planner.total(self._holders(tiling, header), "ram")
 
 
 def _scratch(tiling: Tiling, header: Header) -> Bytes:
@@ -190,21 +227,25 @@ def one_folder(data: str | Path | Sequence[str | Path]) -> str:
     return str(given[0])
 
 
-def load_model(path: Path, device: str, ram: Bytes | None = None) -> Loaded:
+def load_model(path: Path, device: str, ram: Bytes | None = None, on_card: Bytes | None = None) -> Loaded:
     """Load a run's or a model's folder, or a bare `.pt`; ready for speed where that fits into `ram`.
+
+    On a device it may hold `on_card`, or a share of what is free there; that is made hard.
 
     Raises:
         BadModel: there is no model that may be opened.
         DeviceMissing: `device` is not here.
-        DoesNotFit: not even a small tile fits into `ram` beside the model.
+        DoesNotFit: not even a small tile fits beside the model, into `ram` or on the device.
+        UsageError: the device has less than `on_card`.
     """
     model, card, where = _open(path, device)
-    position = _weights_position(model, card, where, ram)
+    allowed = vram.allowed_on(where, on_card)
+    position = _weights_position(model, card, allowed, ram)
     stored = card.memory or {}
     rows: tuple[Measured, ...] = ()
     if position == Weights.HELD and stored.get("device") == where:
         rows = tuple(Measured.model_validate(row) for row in stored.get("forwards") or ())
-    if not rows and ram is not None and _is_tight(model, position, ram):
+    if not rows and ram is not None and allowed is None and _is_tight(model, position, ram):
         planner.refuse_above(ram, charged_bytes())  # less than what is held already: no child need try
         # Before any weight is copied here: the child that measures lies beside this process.
         rows = forwards.ask(path, where, position, ram)
@@ -214,11 +255,32 @@ def load_model(path: Path, device: str, ram: Bytes | None = None) -> Loaded:
         if not rows:
             raise _no_layer_fits(model, ram)
     loaded = _ready(model, card, where, position, path)
+    if allowed is not None:
+        _settle_on_card(loaded, allowed)
     if not rows:
         mapped = position == Weights.MAPPED
-        rows = tuple(forwards.measure(loaded.forward(0), card.bands, mapped, None))
+        rows = tuple(forwards.measure(loaded.forward(0), card.bands, mapped, None, allowed is not None))
+        if not rows:
+            assert allowed is not None
+            raise _no_layer_fits(model, allowed, "vram")
     loaded.forwards = rows
     return loaded
+
+
+def _settle_on_card(loaded: Loaded, budget: Bytes) -> None:
+    """Bring a model's weights to where they will lie, and note what they take there.
+
+    Raises:
+        DoesNotFit: they take more than the budget.
+    """
+    loaded.vram = budget
+    try:
+        loaded.forward(0)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise _no_layer_fits(loaded.model, budget, "vram") from None
+    loaded.base_vram = vram.charged() or Bytes(0)
 
 
 def open_model(path: Path, device: str, position: int) -> Loaded:
@@ -259,15 +321,16 @@ def _ready(model: nn.Module, card: weights.ModelCard, device: str, position: int
     return Loaded(ready, card, normalization, classes, device, charged_bytes(), (), tuple(warnings), position)
 
 
-def _weights_position(model: nn.Module, card: weights.ModelCard, device: str, ram: Bytes | None) -> int:
-    """`HELD` if copies of the weights, made for speed, fit into `ram` beside the smallest tile."""
+def _weights_position(
+    model: nn.Module, card: weights.ModelCard, allowed: Bytes | None, ram: Bytes | None
+) -> int:
+    """`HELD` if copies of the weights, made for speed, fit beside the smallest tile: into `allowed` of a
+    device, or without one into `ram`."""
     stored = (card.memory or {}).get("forwards") or ()
     rows = tuple(Measured.model_validate(row) for row in stored)
-    if device == "cuda":
+    if allowed is not None:
         tile = min((row.vram for row in rows), default=0)
-        return (
-            Weights.HELD if _bytes(model) + tile <= DEFAULT_SHARE * vram.devices()[0].free else Weights.MAPPED
-        )
+        return Weights.HELD if _bytes(model) + tile <= allowed else Weights.MAPPED
     tile = min((row.ram for row in rows), default=forwards.layer_bytes(model))
     fits = ram is None or charged_bytes() + _bytes(model) + tile <= ram
     return Weights.HELD if fits else Weights.MAPPED
@@ -283,15 +346,15 @@ def _bytes(model: nn.Module) -> int:
     return sum(w.numel() * w.element_size() for w in model.state_dict().values())
 
 
-def _no_layer_fits(model: nn.Module, ram: Bytes) -> DoesNotFit:
-    """Tried, and ended by the kernel: how much more it wants, nobody has seen."""
+def _no_layer_fits(model: nn.Module, budget: Bytes, pool: Pool = "ram") -> DoesNotFit:
+    """Tried, and ended by the kernel or the device: how much more it wants, nobody has seen."""
     layer = Bytes(forwards.layer_bytes(model))
     return DoesNotFit(
         _(
             "The budget of {budget} does not hold this model at work: its largest layer takes about {layer}."
-        ).format(budget=ram, layer=layer),
-        _("Give more with --ram, or use a smaller model."),
-        pool="ram",
-        needed=int(ram) + 1,
-        budget=int(ram),
+        ).format(budget=budget, layer=layer),
+        _("Give more with --{pool}, or use a smaller model.").format(pool=pool),
+        pool=pool,
+        needed=int(budget) + 1,
+        budget=int(budget),
     )

@@ -53,10 +53,26 @@ class Telling:
         """Tell what somebody else noticed."""
         self._events(event)
 
-    def started(self, task: str, device: str, total: int, budget: Bytes, predicted: Bytes | None) -> None:
-        """Tell that the work itself begins: so many tiles or parts, in so many bytes."""
-        promised = {} if predicted is None else {"ram": int(predicted), "vram": 0}
-        granted = {"ram": int(budget), "vram": 0}
+    @property
+    def peaks(self) -> dict[str, int]:
+        """The most bytes so far, by pool."""
+        return {"ram": int(self.peak), "vram": _on_card(peak=True) or 0}
+
+    def started(
+        self,
+        task: str,
+        device: str,
+        total: int,
+        budget: Bytes,
+        predicted: Bytes | None,
+        card: tuple[Bytes | None, Bytes] = (None, Bytes(0)),
+    ) -> None:
+        """Tell that the work itself begins: so many tiles or parts, in so many bytes.
+
+        `card` are the budget and the prediction of the device.
+        """
+        promised = {} if predicted is None else {"ram": int(predicted), "vram": int(card[1])}
+        granted = {"ram": int(budget), "vram": int(card[0] or 0)}
         self._events(RunStarted(task, device, 0, total, promised, granted, self._verb))
 
     def scanned(self, done: int, total: int) -> None:
@@ -98,11 +114,19 @@ class Telling:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
             code = error.code if isinstance(error, CaudalError) else CaudalError.code
             outcome, reason = ("interrupted", Interrupted.code) if stopped else ("failed", code)
-            held = {"ram": int(self._watch.peak), "vram": 0}
-            self._events(RunEnded(outcome, self.seconds, None, None, held, {}, str(error), reason))
+            self._events(RunEnded(outcome, self.seconds, None, None, self.peaks, {}, str(error), reason))
 
     def _memory(self, charged: Bytes) -> None:
-        from caudal.memory import vram
+        self._events(MemoryRead(int(charged), _on_card()))
 
-        # Who has not loaded torch holds nothing on a device, and is not to load it for being asked.
-        self._events(MemoryRead(int(charged), vram.charged() if "torch" in sys.modules else None))
+
+def _on_card(peak: bool = False) -> int | None:
+    """What is held on the device, or was at the most.
+
+    Who has not loaded torch holds nothing there, and is not to load it for being asked.
+    """
+    from caudal.memory import vram
+
+    if "torch" not in sys.modules:
+        return None
+    return vram.peak() if peak else vram.charged()

@@ -56,7 +56,7 @@ def draw_examples(folder: RunFolder, plan: TrainPlan) -> tuple[list[Example], st
 
 
 def _examples(folder: RunFolder, plan: TrainPlan) -> Iterator[Example]:
-    loaded = load_model(folder.path, plan.device)
+    loaded = load_model(folder.path, plan.device, on_card=plan.memory.vram)
     index = _index(plan)
     tiling = _tiling(loaded, plan)
     folder.examples.mkdir(exist_ok=True)

@@ -49,7 +49,7 @@ def draw_odd_examples(folder: RunFolder, plan: TrainPlan) -> tuple[list[Example]
 
 
 def _examples(folder: RunFolder, plan: TrainPlan, found: Sequence[Judged]) -> Iterator[Example]:
-    loaded = load_model(folder.path, plan.device)
+    loaded = load_model(folder.path, plan.device, on_card=plan.memory.vram)
     thresholds = Thresholds.of(loaded, folder.path)
     odd, good = [one for one in found if one.anomalous], [one for one in found if not one.anomalous]
     for one in _spread(odd, MOST - 2 if good else MOST) + _spread(good, 2 if odd else MOST):

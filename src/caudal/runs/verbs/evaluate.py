@@ -22,6 +22,7 @@ from caudal.runs.scoring import score_images
 from caudal.runs.survey import Survey
 from caudal.runs.telling import Telling
 from caudal.tasks import TASKS
+from caudal.training.retry import naming_want_of_memory
 
 
 def evaluate(
@@ -31,6 +32,7 @@ def evaluate(
     masks: str | Path | Sequence[str | Path] = (),
     labels: str | Path | None = None,
     ram: str | int | None = None,
+    vram: str | int | None = None,
     device: str | None = None,
     listeners: Sequence[Sink] = (),
 ) -> Result:
@@ -41,14 +43,16 @@ def evaluate(
     Raises:
         BadModel: there is no model, or it says nothing of its classes.
         DataError: images and masks do not belong together, or cannot be read.
-        DoesNotFit: not even the smallest tile fits into `ram`.
+        DoesNotFit: not even the smallest tile fits into `ram`, or on a GPU into `vram`.
+        OutOfMemory: memory that was there when it began is not there any more.
     """
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
+    on_card = Bytes.parse(vram) if vram is not None else None
     path = local_path(str(run))
     if is_of_samples(path):
-        return _evaluate_samples(path, run, data, labels, budget, device or "auto", listeners)
-    with Telling("evaluate", listeners) as told:
-        loaded = load_model(path, device or "auto", budget)
+        return _evaluate_samples(path, run, data, labels, budget, on_card, device or "auto", listeners)
+    with Telling("evaluate", listeners) as told, naming_want_of_memory(_("scoring")):
+        loaded = load_model(path, device or "auto", budget, on_card)
         if loaded.card.task == "anomaly":
             refuse_besides(masks, labels)
             return _evaluate_anomalies(loaded, run, data, budget, told)
@@ -65,7 +69,8 @@ def evaluate(
         widest = max(range(len(index)), key=lambda i: int(index.width[i] * index.height[i]))
         tiling, predicted = loaded.tiling(budget, index.image(widest))
         tiles = sum(map(tiling.tiles, index.height.tolist(), index.width.tolist()))
-        told.started(loaded.card.task, loaded.device, tiles, budget, predicted)
+        card = (loaded.vram, loaded.predicted_vram)
+        told.started(loaded.card.task, loaded.device, tiles, budget, predicted, card)
         names = tuple(str(value) for value in loaded.classes.values)
         scorer = TASKS.get(loaded.card.task)(names).scorer()
         reader = Survey(loaded.normalization, loaded.classes, ()).reader(index)
@@ -86,9 +91,9 @@ def evaluate(
         verb="evaluate",
         run=str(run),
         metrics=scorer.result(),
-        budget_bytes={"ram": int(budget), "vram": 0},
-        predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(told.peak), "vram": 0},
+        budget_bytes={"ram": int(budget), "vram": int(loaded.vram or 0)},
+        predicted_bytes={"ram": int(predicted), "vram": int(loaded.predicted_vram)},
+        peak_bytes=told.peaks,
         seconds=told.seconds,
         warnings=(*index.warnings, *loaded.warnings, *scorer.warnings()),
     )
@@ -101,14 +106,15 @@ def _evaluate_samples(
     data: str | Path | Sequence[str | Path],
     labels: str | Path | None,
     budget: Bytes,
+    on_card: Bytes | None,
     device: str,
     listeners: Sequence[Sink],
 ) -> Result:
     from caudal.runs.work.set_model import SetModel, scored_part
     from caudal.runs.work.set_scores import score_each, shown_groups
 
-    with Telling("evaluate", listeners) as told:
-        model = SetModel.load(path, device)
+    with Telling("evaluate", listeners) as told, naming_want_of_memory(_("scoring")):
+        model = SetModel.load(path, device, on_card)
         opened, spec = model.open(one_folder(data), str(labels) if labels else None, told.scanned)
         if not model.told.field:
             raise DataError(
@@ -120,7 +126,8 @@ def _evaluate_samples(
         model.refuse_others(opened)
         members, warnings = scored_part(opened)
         predicted = model.check(opened, spec, budget)
-        told.started(model.card.task, model.device, len(members), budget, predicted)
+        card = (model.vram, model.predicted_vram)
+        told.started(model.card.task, model.device, len(members), budget, predicted, card)
         scorer = model.task.scorer()
         groups = shown_groups(opened, model.told)
         score_each(scorer, told.counted(model.each(opened, spec, members), len(members)), opened, groups)
@@ -131,9 +138,9 @@ def _evaluate_samples(
         verb="evaluate",
         run=str(run),
         metrics=metrics,
-        budget_bytes={"ram": int(budget), "vram": 0},
-        predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(told.peak), "vram": 0},
+        budget_bytes={"ram": int(budget), "vram": int(model.vram or 0)},
+        predicted_bytes={"ram": int(predicted), "vram": int(model.predicted_vram)},
+        peak_bytes=told.peaks,
         seconds=told.seconds,
         warnings=(
             *opened.notes,
@@ -163,9 +170,9 @@ def _evaluate_anomalies(
         verb="evaluate",
         run=str(run),
         metrics=scorer.result(),
-        budget_bytes={"ram": int(budget), "vram": 0},
-        predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(told.peak), "vram": 0},
+        budget_bytes={"ram": int(budget), "vram": int(loaded.vram or 0)},
+        predicted_bytes={"ram": int(predicted), "vram": int(loaded.predicted_vram)},
+        peak_bytes=told.peaks,
         seconds=told.seconds,
         warnings=(*loaded.warnings, *found.warnings, *said, *more, *scorer.warnings()),
     )

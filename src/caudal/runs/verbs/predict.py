@@ -24,6 +24,7 @@ from caudal.runs.machine import processors, ram_budget
 from caudal.runs.result import Result
 from caudal.runs.telling import Telling
 from caudal.runs.tiling import Tiling
+from caudal.training.retry import naming_want_of_memory
 
 _WEIGHTS = {Weights.HELD: "held", Weights.MAPPED: "mapped"}
 
@@ -34,6 +35,7 @@ def predict(
     *,
     out: str | Path,
     ram: str | int | None = None,
+    vram: str | int | None = None,
     device: str | None = None,
     scores: bool = False,
     average_d4: bool = False,
@@ -52,15 +54,17 @@ def predict(
     Raises:
         BadModel: there is no model that may be opened.
         DataError: an input cannot be read or has other bands.
-        DoesNotFit: not even the smallest tile fits into `ram`.
+        DoesNotFit: not even the smallest tile fits into `ram`, or on a GPU into `vram`.
         DiskFull: no space; nothing is left under the output's name.
         IncompleteOutput: a valid pixel got no prediction.
+        OutOfMemory: memory that was there when the tiles were chosen is not there any more.
         UsageError: an output would overwrite an input.
     """
     budget = ram_budget(Bytes.parse(ram) if ram is not None else None)
+    on_card = Bytes.parse(vram) if vram is not None else None
     folder = local_path(str(run))
     if is_of_samples(folder):
-        return _predict_samples(folder, run, inputs, out, budget, device or "auto", listeners)
+        return _predict_samples(folder, run, inputs, out, budget, on_card, device or "auto", listeners)
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     roots = [located(str(path)) for path in given]
     paths = [path for root in roots for path in images_in(root)]
@@ -73,9 +77,10 @@ def predict(
             _("Choose another output with -o."),
         )
     with Telling("predict", listeners) as told:
-        loaded = load_model(folder, device or "auto", budget)
+        loaded = load_model(folder, device or "auto", budget, on_card)
         cut, predicted, tiles = loaded.cut(paths, budget, exact, told.scanned)
-        told.started(loaded.card.task, loaded.device, tiles, budget, predicted)
+        card = (loaded.vram, loaded.predicted_vram)
+        told.started(loaded.card.task, loaded.device, tiles, budget, predicted, card)
         if not single:  # what cannot be predicted has left no empty folder behind
             target.mkdir(parents=True, exist_ok=True)
         warnings, pixels, done, seconds = list(loaded.warnings), 0, 0, 0.0
@@ -102,9 +107,9 @@ def predict(
             "megapixels_per_second": pixels / 1e6 / max(seconds, 1e-9),
             **alarms,
         },
-        budget_bytes={"ram": int(budget), "vram": 0},
-        predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(told.peak), "vram": 0},
+        budget_bytes={"ram": int(budget), "vram": int(loaded.vram or 0)},
+        predicted_bytes={"ram": int(predicted), "vram": int(loaded.predicted_vram)},
+        peak_bytes=told.peaks,
         seconds=told.seconds,
         levers={
             Tile.name: str(min(tiling.core_px for tiling in cut)),
@@ -122,6 +127,7 @@ def _predict_samples(
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     budget: Bytes,
+    on_card: Bytes | None,
     device: str,
     listeners: Sequence[Sink],
 ) -> Result:
@@ -134,20 +140,21 @@ def _predict_samples(
             _("Predictions of samples are a table, and {path} is no name for one.").format(path=target),
             _("Give a .csv or .parquet with -o."),
         )
-    with Telling("predict", listeners) as told:
-        model = SetModel.load(folder, device)
+    with Telling("predict", listeners) as told, naming_want_of_memory(_("predicting samples")):
+        model = SetModel.load(folder, device, on_card)
         opened, spec = model.open(one_folder(inputs), None, told.scanned, truth=False)
         predicted = model.check(opened, spec, budget)
-        told.started(model.card.task, model.device, len(opened.members), budget, predicted)
+        card = (model.vram, model.predicted_vram)
+        told.started(model.card.task, model.device, len(opened.members), budget, predicted, card)
         write_predictions(model, opened, spec, target, told.part)
     result = Result(
         verb="predict",
         run=str(run),
         output=str(target),
         metrics={"samples": float(len(opened.members))},
-        budget_bytes={"ram": int(budget), "vram": 0},
-        predicted_bytes={"ram": int(predicted), "vram": 0},
-        peak_bytes={"ram": int(told.peak), "vram": 0},
+        budget_bytes={"ram": int(budget), "vram": int(model.vram or 0)},
+        predicted_bytes={"ram": int(predicted), "vram": int(model.predicted_vram)},
+        peak_bytes=told.peaks,
         seconds=told.seconds,
         samples_per_second=len(opened.members) / max(told.seconds, 1e-9),
         warnings=(*opened.notes, *opened.samples.broken.words(), *model.warnings),
@@ -207,17 +214,18 @@ def _predict_one(
         header = source.header
         number = loaded.normalization.layout_for(header.band_names)
         output = _output(loaded, scores)
-        summary = predict_raster(
-            source,
-            loaded.forward(number),
-            out,
-            tiling.grid(header),
-            output,
-            threads=processors(),
-            overlap=loaded.device != "cpu",
-            average_d4=average_d4,
-            georeference=Georeference.of(path),
-            events=tell,
-        )
+        with naming_want_of_memory(_("predicting {path}").format(path=path)):
+            summary = predict_raster(
+                source,
+                loaded.forward(number),
+                out,
+                tiling.grid(header),
+                output,
+                threads=processors(),
+                overlap=loaded.device != "cpu",
+                average_d4=average_d4,
+                georeference=Georeference.of(path),
+                events=tell,
+            )
     warnings += [f"{path}: {tile.reason}" for tile in summary.failed]
     return summary

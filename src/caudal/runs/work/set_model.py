@@ -21,7 +21,7 @@ from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import TEST
 from caudal.data.sample_table import LABEL_COLUMNS
 from caudal.data.sample_values import field_of
-from caudal.memory import planner, vram
+from caudal.memory import margin, planner, vram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
 from caudal.runs import assemble
@@ -35,13 +35,17 @@ from caudal.runs.work.set_stream import REHEARSED, least_ram, scored_at_once
 from caudal.runs.work.sought import Sought
 from caudal.runs.work.told_classes import Strangers, refuse_others, told_by, without_truth
 from caudal.runs.work.truths_of_rows import check_rows
+from caudal.training.retry import naming_want_of_memory, ran_out
 
 _WORK_BYTES = 3  # times a batch of the largest samples: what a model holds beside it, roughly
 
 
 @dataclass
 class SetModel:
-    """See `load`."""
+    """See `load`. `vram` is the budget of the device, `None` without one; `predicted_vram` the peak there.
+
+    `at_once` samples go through the model together; 0: as many as are usual.
+    """
 
     model: nn.Module
     card: weights.ModelCard
@@ -51,6 +55,9 @@ class SetModel:
     task: SampleTask
     device: str
     warnings: list[str] = field(default_factory=list)
+    vram: Bytes | None = None
+    predicted_vram: Bytes = field(default_factory=Bytes)
+    at_once: int = 0
     told: Sought = field(init=False)
     """What was learned, as the samples that were opened say it; where they do not, it has no field."""
     strangers: Strangers | None = field(default=None, init=False)
@@ -60,16 +67,18 @@ class SetModel:
         self.told = without_truth(self.sought)
 
     @classmethod
-    def load(cls, path: Path, device: str) -> SetModel:
-        """A run's or a model's folder.
+    def load(cls, path: Path, device: str, on_card: Bytes | None = None) -> SetModel:
+        """A run's or a model's folder. On a device it may hold `on_card`, or a share of what is free there.
 
         Raises:
             BadModel: there is no model that may be opened.
             DeviceMissing: `device` is not here.
+            UsageError: the device has less than `on_card`.
         """
         settle()
         torch.set_num_threads(processors())
         where = vram.choose(device)
+        budget = vram.allowed_on(where, on_card)
         model, card = weights.load(path / "model" if (path / "model").is_dir() else path)
         assemble.limit_threads(model, where)
         assert card.inputs is not None
@@ -78,7 +87,9 @@ class SetModel:
         spec = RunSpec(task=card.task, data=DataSettings(images=("-",)))
         task = kind.make_task(spec, sought, None, card.inputs["chosen"])
         inputs = Inputs.model_validate(card.inputs["inputs"])
-        return cls(model.to(where), card, kind, inputs, sought, task, where)
+        with naming_want_of_memory(_("loading the model")):
+            model = model.to(where)
+        return cls(model, card, kind, inputs, sought, task, where, vram=budget)
 
     def open(
         self, data: str, labels: str | None, tick: Callable[[int, int], None], truth: bool = True
@@ -157,20 +168,41 @@ class SetModel:
     def check(self, opened: Opened, spec: RunSpec, budget: Bytes) -> Bytes:
         """What it will take, as a few batches of the largest samples really do.
 
+        On a device fewer go through the model at once where the usual number finds no room.
+
         Raises:
-            DoesNotFit: more than the budget.
+            DoesNotFit: more than the budget, or one sample is more than the device's.
         """
         self.roughly(opened.samples, budget)
         meter, said = PeakMeter(), list(self.warnings)
-        at_once = scored_at_once(opened.samples)
-        # The last batch is of another size, for which kernels of its own are made and kept.
-        count = REHEARSED * at_once + len(opened.samples) % at_once
-        for _scored in self.each(opened, spec, self.kind.largest(opened.used, self.inputs, count)):
-            pass
+        self.at_once = scored_at_once(opened.samples)
+        while not self._has_room(opened, spec):
+            assert self.vram is not None
+            if self.at_once == 1:
+                planner.refuse_above(self.vram, Bytes(max(self.vram + 1, self.predicted_vram)), "vram")
+            self.at_once //= 2
         self.warnings[:] = said  # what it met is met again
         needed = self.margin.beyond(meter.peak())
         planner.refuse_above(budget, needed)
         return needed
+
+    def _has_room(self, opened: Opened, spec: RunSpec) -> bool:
+        """Score a few batches; whether the device had room for them, which the host tells otherwise."""
+        # The last batch is of another size, for which kernels of its own are made and kept.
+        count = REHEARSED * self.at_once + len(opened.samples) % self.at_once
+        vram.trim()
+        vram.reset_peak()
+        try:
+            for _scored in self.each(opened, spec, self.kind.largest(opened.used, self.inputs, count)):
+                pass
+        except RuntimeError as error:
+            if self.vram is None or not ran_out(error):
+                raise
+            return False
+        if self.vram is None:
+            return True
+        self.predicted_vram = Bytes((vram.peak_since_reset() or 0) * (1 + margin.FIRST))
+        return self.predicted_vram <= self.vram
 
     def each(self, opened: Opened, spec: RunSpec, members: Ints) -> Iterator[tuple[Ints, Found]]:
         """Predictions of the samples `members`, batch by batch.
@@ -188,7 +220,8 @@ class SetModel:
             return prepare(batch, part)
 
         samples = opened.samples.only(members)
-        yield from predictions(self.model, self.task, watched, number, samples, spec.data.threads)
+        threads = spec.data.threads
+        yield from predictions(self.model, self.task, watched, number, samples, threads, self.at_once)
         self.warnings.extend(strangers.warnings())
         if isinstance(prepare, Watchful):
             self.warnings.extend(prepare.warnings())

@@ -35,13 +35,22 @@ Found = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 
 
 def predictions(
-    model: nn.Module, task: Task, prepare: Prepare, precision: Precision, samples: SampleSet, threads: int
+    model: nn.Module,
+    task: Task,
+    prepare: Prepare,
+    precision: Precision,
+    samples: SampleSet,
+    threads: int,
+    at_once: int = 0,
 ) -> Iterator[tuple[Ints, Found]]:
-    """Numbers of samples with what the model says of them, in the order in which they lie."""
+    """Numbers of samples with what the model says of them, in the order in which they lie.
+
+    `at_once` go through the model together; 0: as many as are usual.
+    """
     was_training = model.training
     model.eval()
     try:
-        with scoring_batches(samples, scored_at_once(samples), threads) as stream:
+        with scoring_batches(samples, at_once or scored_at_once(samples), threads) as stream:
             for batch in stream:
                 x, y = prepare(batch, slice(0, batch.size))
                 with torch.inference_mode(), precision.autocast():
