@@ -98,3 +98,11 @@ def test_a_driver_that_lists_nobody_and_a_card_it_does_not_know_are_said_so() ->
 
 def test_looking_wakes_no_gpu_up() -> None:
     assert vram.reading() is None
+
+
+def test_of_processes_that_learn_together_each_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert vram.card() == 0  # alone, whatever else is set
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert vram.card() == 1
