@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from caudal.memory.meters import charged_bytes
 from caudal.memory.trace import peak_bytes
+from caudal.models.unet import UNet, UNetConfig
 
 MIB = 2**20
 
@@ -53,3 +58,24 @@ def test_a_model_larger_than_this_machine_is_traced_without_memory() -> None:
         x = torch.empty(2**12, 2**20)
     assert peak_bytes(lambda: model(x), [*model.parameters(), x]) == 2**12 * 2**20 * 4
     assert charged_bytes() - before < 16 * MIB
+
+
+_CHILD = """
+import json, sys
+from caudal.memory.trace import without_compiler
+from tests.memory.test_trace import step_of_a_network
+with without_compiler():
+    found = step_of_a_network()
+print(json.dumps([found, "torch._dynamo" in sys.modules]))
+"""
+
+
+def step_of_a_network() -> int:
+    model, x = UNet(3, 2, UNetConfig(width=4, depth=2)).to("meta"), torch.empty(2, 3, 64, 64, device="meta")
+    held = [*model.parameters(), *model.buffers(), x]
+    return peak_bytes(lambda: model(x).square().mean().backward(), held)
+
+
+def test_a_trace_needs_no_compiler_and_says_the_same_without() -> None:
+    done = subprocess.run([sys.executable, "-c", _CHILD], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [step_of_a_network(), False]

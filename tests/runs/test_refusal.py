@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -16,6 +17,13 @@ from caudal.core.errors import DoesNotFit
 from caudal.runs.spec import RunSpec
 
 CAUDAL = [sys.executable, "-m", "caudal"]
+_AT_ONCE_SECONDS = 6  # 2 where nobody else computes: 1.2 of them are torch's import
+
+
+def computed_seconds() -> float:
+    """What this process and those that it waited for have computed: however busy the machine is."""
+    below = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + below.ru_utime + below.ru_stime
 
 
 def spec_of(tiny_set: Path, ram: str, **config: int) -> RunSpec:
@@ -31,10 +39,10 @@ def spec_of(tiny_set: Path, ram: str, **config: int) -> RunSpec:
 
 
 def test_a_model_whose_weights_alone_pass_the_budget_is_refused_with_its_holders(tiny_set: Path) -> None:
-    began = time.monotonic()
+    began = computed_seconds()
     with pytest.raises(DoesNotFit) as caught:
         caudal.plan(spec_of(tiny_set, "512MiB", width=256, depth=5))  # 2 billion weights: 8 GiB and more
-    assert time.monotonic() - began < 20  # 2 on an idle machine
+    assert computed_seconds() - began < _AT_ONCE_SECONDS
     facts = caught.value.facts
     assert isinstance(facts["needed"], int)
     assert facts["needed"] > 2**33
@@ -46,8 +54,10 @@ def test_a_model_whose_weights_alone_pass_the_budget_is_refused_with_its_holders
 def test_activations_that_pass_the_budget_are_refused_by_a_trace(tiny_set: Path) -> None:
     spec = spec_of(tiny_set, "400MiB", width=128, depth=1, stem=1)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"patch_px": 1024})})
+    began = computed_seconds()
     with pytest.raises(DoesNotFit, match="activations and workspace"):
         caudal.plan(spec)
+    assert computed_seconds() - began < _AT_ONCE_SECONDS
 
 
 def test_nothing_is_refused_at_once_that_a_probe_finds_room_for(tiny_set: Path) -> None:

@@ -7,8 +7,11 @@ a trace is a lower bound to refuse by, and the shape of a curve that a probe cal
 
 from __future__ import annotations
 
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,6 +54,26 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _gone(self, key: int) -> None:
         self.now -= self._known.pop(key, 0)
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Let torch's rules for shapes run without its compiler: for a process that traces and then ends.
+
+    They load it, 70 MB and the most of the time of a trace, only to be marked as none of its business. What
+    is marked inside the `with` is not marked for a compiler that comes later.
+    """
+    name = "torch._dynamo"
+    if name in sys.modules:
+        yield
+        return
+    absent = ModuleType(name)
+    absent.disable = lambda function, *_rest, **_named: function  # type: ignore[attr-defined]
+    sys.modules[name] = torch._dynamo = absent
+    try:
+        yield
+    finally:
+        del sys.modules[name], torch._dynamo
 
 
 def peak_bytes(run: Callable[[], object], held: list[torch.Tensor]) -> Bytes:

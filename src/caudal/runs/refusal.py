@@ -32,7 +32,7 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
         UsageError: patches of a size that the model does not take.
     """
 
-    from caudal.memory.trace import peak_bytes
+    from caudal.memory.trace import peak_bytes, without_compiler
     from caudal.models import weights
     from caudal.models.anomaly_map import Fitted
     from caudal.models.unfilled import unfilled
@@ -60,9 +60,10 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
         def trace() -> int:
             shapes = model.to("meta")
             held = [*shapes.parameters(), *shapes.buffers(), x, y]
-            return peak_bytes(lambda: _whole_step(task, shapes, x, y), held)
+            with without_compiler():
+                return peak_bytes(lambda: _whole_step(task, shapes, x, y), held)
 
-        # Apart, because torch loads 70 MB to work out shapes, which a run never has.
+        # Apart, because torch loads what a run never has to work out shapes.
         traced = _in_fork(trace)
         # Gradients are counted already, and half of the numbers may be half as wide.
         least += max(0, traced - static["gradients"]) // 2
