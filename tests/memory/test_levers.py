@@ -256,3 +256,35 @@ def test_a_state_elsewhere_is_not_charged(tmp_path: Path) -> None:
     here, elsewhere = measured(_STATE_CHILD), measured(_STATE_CHILD, tmp_path)
     assert here >= state_bytes
     assert elsewhere < 0.15 * state_bytes
+
+
+_STEPS_CHILD = """
+import json, sys, torch
+from caudal.memory.meters import PeakMeter, charged_bytes
+from caudal.runs.machine import settle
+settle()
+torch.set_num_threads(1)
+from types import SimpleNamespace
+from caudal.models.unet import UNet, UNetConfig
+from caudal.tasks import TASKS
+from caudal.training import step
+from caudal.training.adamw import AdamW
+from caudal.training.precision import choose
+step.FIRST_PARTS = int(sys.argv[1])
+model = UNet(3, 2, UNetConfig(width=16, depth=3, stem=1)).to(memory_format=torch.channels_last)
+task = SimpleNamespace(loss=lambda scores, y: scores.square().mean((1, 2, 3)))
+x = torch.randn(8, 3, 160, 160).to(memory_format=torch.channels_last)
+stepper = step.Stepper(
+    model, task, AdamW(model.parameters(), 1e-3, 0.0), torch.amp.GradScaler("cpu", enabled=False),
+    choose("cpu", "fp32"), lambda batch, part: (x[part], None), 8, 1.0,
+)
+meter, before = PeakMeter(), charged_bytes()
+for _ in range(5):
+    stepper.run(SimpleNamespace(size=8, stall_seconds=0.0), 1e-3)
+print(json.dumps(meter.peak() - before))
+"""
+
+
+def test_what_kernels_keep_of_their_first_calls_does_not_cut_up_the_heap() -> None:
+    among, apart = measured(_STEPS_CHILD, 0), measured(_STEPS_CHILD, 2)
+    assert apart < 0.92 * among

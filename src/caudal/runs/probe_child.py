@@ -88,11 +88,12 @@ def measure(request: ProbeRequest) -> None:
     scored, scored_on_card = Bytes(0), Bytes(0)
     with _naming_the_card(card, "scoring"):
         forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision, meter))
-        for _time in range(_SCORINGS):
+        for number in range(_SCORINGS):
             allocator.trim()
             vram.trim()
             vram.reset_peak()
-            again = rehearsal.scoring(subject.model, subject.task, subject.precision, meter)
+            with allocator.apart(number == 0):
+                again = rehearsal.scoring(subject.model, subject.task, subject.precision, meter)
             scored = max(scored, again)
             if card is not None:
                 most = vram.peak_since_reset() or 0

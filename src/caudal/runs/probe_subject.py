@@ -33,7 +33,7 @@ from caudal.training.average import Average
 from caudal.training.fit import Taker
 from caudal.training.precision import Precision
 from caudal.training.state_elsewhere import at_once_bytes
-from caudal.training.step import equal_parts
+from caudal.training.step import FIRST_PARTS, equal_parts
 
 COMFORT = 0.7
 """Of the room for a step: past it, what takes less and longer is measured, too."""
@@ -180,8 +180,9 @@ class Subject:
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
         peak = samples = 0
-        for number in range(max(_AT_LEAST, self.rehearsal.steps)):
-            if number >= self.rehearsal.steps and sum(seconds) > _QUICK_SECONDS:
+        wanted = self.rehearsal.steps + -(-FIRST_PARTS * size // count)
+        for number in range(max(_AT_LEAST, wanted)):
+            if number >= wanted and sum(seconds) > _QUICK_SECONDS:
                 break
             batch = self.rehearsal.batch(count, number)
             meter.reset()

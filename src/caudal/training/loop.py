@@ -13,7 +13,7 @@ from torch import nn
 from caudal.core.errors import OutOfMemory
 from caudal.core.events import Events, StepDone, Validated
 from caudal.core.messages import _
-from caudal.memory import vram
+from caudal.memory import allocator, vram
 from caudal.tasks.base import Metrics
 from caudal.training import checkpoint
 from caudal.training.average import Average
@@ -49,6 +49,9 @@ class Loop:
     stop: Stop
     stages: Stages
     ranks: Ranks = ALONE
+
+    def __post_init__(self) -> None:
+        self._has_scored = False
 
     def run(self, batches: Iterable[StepBatch]) -> Progress:
         """Train from `progress.step` to the end, over `batches` that begin at that step.
@@ -122,7 +125,8 @@ class Loop:
         )
 
     def _scored(self) -> Metrics:
-        with naming_want_of_memory(_("scoring the held-out part")):
+        first, self._has_scored = not self._has_scored, True
+        with allocator.apart(first), naming_want_of_memory(_("scoring the held-out part")):
             return self.validate(self.average.model)
 
     def _validate(self, step: int) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from caudal.core.errors import OutOfMemory
 from caudal.core.messages import _
+from caudal.memory import allocator
 from caudal.tasks.base import Task
 from caudal.training.adamw import AdamW
 from caudal.training.distributed import ALONE, Ranks
@@ -51,6 +52,10 @@ def equal_parts(batch: StepBatch, micro_batch: int) -> Iterator[slice]:
         yield slice(start, min(start + micro_batch, batch.size))
 
 
+FIRST_PARTS = 2
+"""Of a size: by then kernels keep what they will keep."""
+
+
 @dataclass
 class Stepper:
     """Holds what a step needs. The gradient is that of the mean loss over the whole batch.
@@ -78,6 +83,7 @@ class Stepper:
     def __post_init__(self) -> None:
         self._retry = Retry(self.model)
         self._finite = Finite(self.scaler.is_enabled())
+        self._taken = (0, 0)  # a micro-batch, and how many parts of it in a row
 
     def run(self, batch: StepBatch, rate: float, done: int = 0) -> float:
         """Take one step at `rate`, after `done` others; returns the batch's mean loss before it.
@@ -89,11 +95,14 @@ class Stepper:
                 found none, which is then half done (the fact `half_done`).
         """
         self.model.train()
-        total = self._gradient(batch)
-        self._finite.check_loss(total, rate, done + 1)
-        with naming_want_of_memory(_("updating the weights"), half_done=True):
-            norm = self._update(rate)
+        size, parts = self._taken if self._taken[0] == self.micro_batch else (self.micro_batch, 0)
+        with allocator.apart(parts < FIRST_PARTS):
+            total = self._gradient(batch)
+            self._finite.check_loss(total, rate, done + 1)
+            with naming_want_of_memory(_("updating the weights"), half_done=True):
+                norm = self._update(rate)
         self._finite.check_gradient(norm, rate, done + 1)
+        self._taken = size, parts + -(-batch.size // size)
         return total
 
     def _update(self, rate: float) -> float:
