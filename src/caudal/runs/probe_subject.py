@@ -21,7 +21,7 @@ from caudal.memory.cost import Step, line
 from caudal.memory.file_systems import on_disk
 from caudal.memory.levers.checkpointing import Checkpointing
 from caudal.memory.levers.heap import Heap
-from caudal.memory.meters import PeakMeter
+from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models.anomaly_map import Fitted
 from caudal.runs import assemble
 from caudal.runs.probe import ProbeRequest
@@ -88,6 +88,9 @@ class Subject:
     in_file: bool
     card: Bytes | None = None
     elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
+
+    def __post_init__(self) -> None:
+        self._before_steps: Bytes | None = None
 
     @classmethod
     def make(
@@ -171,11 +174,11 @@ class Subject:
 
     def _step(self, size: int, meter: PeakMeter) -> Step:
         self.stepper.micro_batch = size
-        # A run begins with this size, and not with what others left. What stays all the same is counted:
-        # kernels of other shapes, 14 to 31 MiB, cannot be told from the heap, which a run has, too.
+        # A run begins with this size, and not with what others left: kernels of other shapes are taken off.
         allocator.trim()
         vram.trim()
         vram.reset_peak()
+        left = self._left_by_others()
         # Where samples differ, only a whole batch is cut as batches are.
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
@@ -196,11 +199,20 @@ class Subject:
         on_device = vram.peak_since_reset() if self.device == "cuda" else None
         return Step(
             micro_batch=size,
-            ram=Bytes(max(0, peak - self.imported - (self.held if self.device == "cpu" else 0))),
+            ram=Bytes(max(0, peak - left - self.imported - (self.held if self.device == "cpu" else 0))),
             vram=Bytes(max(0, (on_device or self.held) - self.held)),
             # The first of a size makes the kernels for it.
             seconds_per_sample=min(seconds[1:]) / samples,
         )
+
+    def _left_by_others(self) -> int:
+        """Bytes that other sizes have left here, beside the optimizer's state; 0 before the first."""
+        now = charged_bytes()
+        if self._before_steps is None:
+            self._before_steps = now
+            return 0
+        state = 0 if self.in_file or self.device != "cpu" else self.static["optimizer"]
+        return max(0, now - self._before_steps - state)
 
     def bring_elsewhere(self, ram: Bytes) -> int:
         """Measure an update whose state lies elsewhere, where much is to win; gives the bytes that it frees.
