@@ -184,7 +184,7 @@ def test_near_its_budget_of_the_card_a_run_gives_back_what_is_free_and_then_take
     assert len(held) == 30 * MIB
 
 
-@pytest.mark.parametrize("budget", [200 * 1024, 3 * MIB], ids=["the weights", "a step"])
+@pytest.mark.parametrize("budget", [200 * 1024, MIB], ids=["the weights", "their blocks"])
 def test_what_the_card_cannot_hold_is_refused_by_the_pool_that_is_short(
     card: Card, tiny_set: Path, budget: int
 ) -> None:

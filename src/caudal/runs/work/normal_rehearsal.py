@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -81,6 +82,8 @@ class NormalRehearsal:
 
     def guess(self, forwards: Sequence[Forward], size: int) -> float:
         """See `Rehearsal.guess`."""
+        if not forwards:  # a device had no room for them
+            return math.inf
         area_px = size * self.patch_px**2
         return 3 * line([(f.side_px**2, max(f.ram, f.vram)) for f in forwards], area_px)
 
