@@ -32,7 +32,7 @@ class TemporalConfig(Frozen):
 
     width: int = Field(32, ge=1, le=4096)
     depth: int = Field(4, ge=1, le=16)
-    kernel: int = Field(5, ge=2, le=63)
+    kernel: int = Field(9, ge=2, le=63)
     causal: bool = False
     pooling: Pooling = "mean_max"
     per_step: bool = False
