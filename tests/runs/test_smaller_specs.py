@@ -8,6 +8,7 @@ import pytest
 
 import caudal
 from caudal.core.errors import DoesNotFit
+from caudal.core.units import Bytes
 from caudal.memory.cost import ProbeResult
 from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec
@@ -64,3 +65,19 @@ def test_a_patch_is_halved_where_nothing_else_fits_and_the_run_keeps_it_and_says
     assert any("32 px" in text for text in result.warnings)
     again = plan_spec(RunSpec.from_toml(tmp_path / "run" / "spec.toml"))
     assert again.asked.data.patch_px == 0  # the folder has the spec as it was given
+
+
+def test_a_plan_that_aims_at_less_keeps_its_budget(tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill it takes less; a little more than was aimed at is then no reason to stop."""
+    spec = spec_of(tiny_set, ram="1GiB")
+    probes: list[ProbeResult] = []
+
+    def asked_once(request: ProbeRequest) -> ProbeResult:
+        probes[:] = probes or [ask(request)]
+        return probes[0]
+
+    monkeypatch.setattr("caudal.runs.verbs.plan.ask", asked_once)
+    held = plan_spec(spec).memory.predicted("ram")
+    below = plan_spec(spec, most=Bytes(held - 1)).memory
+    assert below.predicted("ram") < held
+    assert below.ram == 2**30

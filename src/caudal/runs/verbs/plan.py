@@ -24,7 +24,8 @@ from caudal.runs import watched
 from caudal.runs.folder import RunFolder
 from caudal.runs.machine import processes_here, processors, ram_budget
 from caudal.runs.plan import TrainPlan, kind_of
-from caudal.runs.probe import ProbeRequest, ask
+from caudal.runs.probe import ProbeRequest
+from caudal.runs.probe_kept import ask
 from caudal.runs.spec import RunSpec, micro_batches
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Tick, Work
@@ -153,11 +154,19 @@ def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
 def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Bytes | None = None) -> TrainPlan:
     """Plan a spec, to hold at most `most` if it is given; see `plan`.
 
-    Where nothing fits, levers that change numbers are turned, for each of which all is measured again.
+    `most` is what is aimed at. The run may still hold its whole budget: a plan that turns out to take a
+    little more than was aimed at is no reason to stop it.
     """
     TASKS.check(spec.task)
     ram = Bytes(ram_budget(spec.ram) // processes_here())
-    ram = ram if most is None else min(ram, most)
+    if most is None or most >= ram:
+        return _plan_within(spec, ram, tick)
+    made = _plan_within(spec, most, tick)
+    return made.model_copy(update={"memory": made.memory.model_copy(update={"ram": ram})})
+
+
+def _plan_within(spec: RunSpec, ram: Bytes, tick: Tick) -> TrainPlan:
+    """Where nothing fits, levers that change numbers are turned, for each of which all is measured again."""
     work = open_work(spec, tick)
     try:
         return _plan_work(work, ram).model_copy(update={"asked": spec})
