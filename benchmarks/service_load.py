@@ -232,7 +232,7 @@ def _load(url: str, token: str, job_id: str, last_event: int, seconds: float) ->
 
 
 def _lost(since: int, seen: list[int], true: list[int]) -> int:
-    """Events after `since`, up to the last that a stream got, that it did not get once; all if it got none."""
+    """Events after `since`, to the last that a stream got, that it did not get once; all if it got none."""
     last = seen[-1] if seen else true[-1]
     wanted = {number for number in true if since < number <= last}
     return len(wanted ^ set(seen)) + len(seen) - len(set(seen))
