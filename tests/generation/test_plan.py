@@ -79,6 +79,7 @@ def test_weights_of_a_folder_are_what_its_files_hold(model: Path) -> None:
     assert {part.name: int(part.bytes) for part in size.core}["unet"] == there
 
 
+@pytest.mark.slow
 def test_a_table_of_budgets_says_in_each_cell_how_it_fits_in_time_and_in_memory() -> None:
     code = TABLE.format(sides=SIDES, ram=RAM, vram=VRAM)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
