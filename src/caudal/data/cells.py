@@ -31,14 +31,16 @@ class CellSize:
     def __init__(self, samples: SampleSet) -> None:
         self.step = _step(samples.stored)
         self.align = self.step or ALIGNMENT_BYTES
-        largest = 0
-        for block in _largest_blocks(samples):
-            first, last = samples.block_begin(block), int(samples.columns.block_ends[block])
-            largest = max(largest, sum(self._taken(one, samples, first, last) for one in samples.stored))
-        self.nbytes = max(largest, self.align)
-
-    def _taken(self, one: Field, samples: SampleSet, first: int, last: int) -> int:
-        return self.aligned(math.prod(samples.shape(one, first, last)) * one.dtype.itemsize)
+        blocks = _largest_blocks(samples)
+        ends = samples.columns.block_ends
+        first, last = np.where(blocks, ends[blocks - 1], 0), ends[blocks]
+        taken = np.zeros(len(blocks), np.int64)
+        for one in samples.stored:
+            rows = last - first
+            if one.ragged:
+                rows = samples.columns.row_ends[one.name][last - 1] - samples.rows_before(one.name, first)
+            taken += -(-rows * one.row_bytes // self.align) * self.align
+        self.nbytes = max(int(taken.max()), self.align)
 
     def aligned(self, nbytes: int) -> int:
         """What a field of so many bytes takes in a cell."""

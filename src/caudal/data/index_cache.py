@@ -20,6 +20,7 @@ import numpy as np
 from caudal.data.index import Names
 from caudal.data.sample_files import SAMPLE_READERS, name_of
 from caudal.data.sample_files.base import Array, Field, SampleReader
+from caudal.data.sample_listing import texts
 from caudal.data.sample_set import Columns, SampleSet
 
 _VERSION = 3
@@ -120,9 +121,7 @@ def _times(root: Path, names: Names) -> dict[str, int | None]:
     """When each folder of the set changed last, or the file that is the set."""
     if root.is_file():
         return {str(root): _time(str(root))}
-    folders = {str(root)}
-    for k in range(len(names)):
-        folders.add(names[k].rpartition("/")[0] or str(root))
+    folders = {str(root)} | {name.rpartition("/")[0] or str(root) for name in texts(names)}
     for folder in list(folders):  # a new folder between two known ones changes the one above it
         above = Path(folder)
         while above != root and root in above.parents:

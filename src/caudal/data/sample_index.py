@@ -20,7 +20,7 @@ from caudal.data.sample_files import sample_readers
 from caudal.data.sample_files.base import AlikeReader, Array, Field, Ints, SampleReader
 from caudal.data.sample_files.likeness import LikenessReader
 from caudal.data.sample_headers import Headers, part_of
-from caudal.data.sample_listing import list_names, texts
+from caudal.data.sample_listing import ends_in, list_names, texts
 from caudal.data.sample_parts import Parts, joined
 from caudal.data.sample_set import BLOCK_BYTES, DIRECT_BYTES, Columns, SampleSet
 from caudal.data.sample_split import TEST, TRAIN, VALIDATION
@@ -96,23 +96,20 @@ def _names(root: str, reader: SampleReader | None, table: str) -> tuple[Names, S
     first = _reader_of(names[0], known)
     own = tuple(suffix.lower() for suffix in known if known[suffix] is first)
     longer = tuple(s.lower() for s in known if known[s] is not first and s.lower().endswith(own))
-    for name in texts(names):
-        lower = name.lower()
-        if not lower.endswith(own) or lower.endswith(longer):
-            kinds = sorted({suffix for suffix in known if any(one.endswith(suffix) for one in texts(names))})
-            raise DataError(
-                _("{path} holds files of several formats: {kinds}.").format(path=root, kinds=" ".join(kinds)),
-                _("Give a folder, or a pattern, with files of one format."),
-            )
+    if not ends_in(names, own).all() or ends_in(names, longer).any():
+        kinds = sorted({suffix for suffix in known if any(one.endswith(suffix) for one in texts(names))})
+        raise DataError(
+            _("{path} holds files of several formats: {kinds}.").format(path=root, kinds=" ".join(kinds)),
+            _("Give a folder, or a pattern, with files of one format."),
+        )
     return names, first, said
 
 
 def _without_tables(names: Names, root: str, table: str) -> tuple[Names, tuple[str, ...]]:
     """The names without those that are about samples: `table`, or a CSV alone among files of another kind."""
-    is_table = [name.lower().endswith(_TABLE) for name in texts(names)]
-    if not any(is_table):
+    left = ends_in(names, (_TABLE,))
+    if not left.any():
         return names, ()
-    left = np.array(is_table)
     tables = [names[k] for k in np.flatnonzero(left).tolist()]
     if table and (own := [name for name in tables if os.path.realpath(name) == os.path.realpath(table)]):
         return Names.pack(name for name in texts(names) if name != own[0]), ()

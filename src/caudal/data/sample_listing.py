@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from caudal.data.index import Names
 from caudal.data.locations import list_files, located
@@ -44,6 +45,19 @@ def texts(names: Names, first: int = 0, last: int | None = None) -> Iterator[str
         for stop in ends:
             yield blob[at:stop].decode("utf-8", "surrogateescape")
             at = stop
+
+
+def ends_in(names: Names, suffixes: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Which names end in one of `suffixes` (ASCII, lower case), in whatever case; a million in a moment."""
+    lengths = np.diff(names.ends, prepend=0)
+    found = np.zeros(len(names), bool)
+    for suffix in suffixes:
+        same = lengths >= len(suffix)
+        for back, byte in enumerate(reversed(suffix.encode("ascii")), 1):
+            at = names.blob[names.ends - back]  # of a shorter name it is another's, and not asked for
+            same &= np.where((at >= ord("A")) & (at <= ord("Z")), at + 32, at) == byte
+        found |= same
+    return found
 
 
 def _packed(prefix: bytes, below: list[bytes]) -> Names:
