@@ -48,6 +48,11 @@ class Headers:
     seen: dict[int, tuple[_Seen, ...]] = field(default_factory=dict)
     unlike: int = 0
 
+    def __post_init__(self) -> None:
+        # Asked once: what a protocol wants is looked up name by name, and would take half the time of a file.
+        self._compares = self.alike if isinstance(self.alike, LikenessReader) else None
+        self._begins = self.alike if isinstance(self.alike, AlikeReader) else None
+
     def at(self, first: int, end: int) -> tuple[Parts | None, list[UnreadableFile]]:
         """The parts of the files `first` … `end` - 1 that have samples; what is wrong with others.
 
@@ -59,7 +64,7 @@ class Headers:
         parts: list[Part] = []
         errors: list[UnreadableFile] = []
         names = texts(self.names, first, min(end, len(self.names)))
-        reads = self._reads if isinstance(self.alike, LikenessReader) else the_head
+        reads = self._reads if self._compares else the_head
         peeked = peek(names, reads) if self.alike else zip(names, repeat(None))
         for number, (name, seen) in enumerate(peeked, first):
             try:
@@ -81,12 +86,12 @@ class Headers:
 
     def one(self, name: str, seen: Peeked) -> tuple[int, Part]:
         """The size in bytes of a file, and its part, which may be that of another that is alike."""
-        if isinstance(self.alike, LikenessReader):
-            return self._one_compared(name, seen, self.alike)
+        if self._compares:
+            return self._one_compared(name, seen, self._compares)
         key = None
-        if seen and self.alike:
+        if seen and self._begins:
             size_bytes, head = seen
-            if until := self.alike.alike_until(head, self.whole):
+            if until := self._begins.alike_until(head, self.whole):
                 key = size_bytes, head[:until]
                 if part := self.known.get(key):
                     return size_bytes, part
