@@ -12,7 +12,7 @@ from caudal.core.units import MIB, Bytes
 from caudal.data.locations import located
 from caudal.data.paths import local_path
 from caudal.data.url import Url, address_of
-from caudal.memory import cost, margin, planner
+from caudal.memory import allocator, cost, margin, planner
 from caudal.memory.cost import ProbeResult
 from caudal.memory.levers import LEVERS
 from caudal.memory.levers.optimizer_state import OptimizerState
@@ -220,6 +220,7 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
     spec = work.spec
     batch, threads = spec.training.batch, max(1, processors() // processes_here())
     micro_batch = micro_batches(spec)
+    allocator.trim()  # what whoever calls this freed before is no part of the run
     parent = charged_bytes()
     request = ProbeRequest(
         spec=spec,
