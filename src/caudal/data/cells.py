@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from caudal.data.sample_set import SampleSet
 from caudal.memory.arena import ALIGNMENT_BYTES, Arena
 
 _MOST_STEP = 2**16  # past this, aligning to every row would cost more than copying sample by sample
+
+_Count = TypeVar("_Count", int, Ints)
 
 
 def _step(fields: tuple[Field, ...]) -> int:
@@ -39,11 +42,11 @@ class CellSize:
             rows = last - first
             if one.ragged:
                 rows = samples.columns.row_ends[one.name][last - 1] - samples.rows_before(one.name, first)
-            taken += -(-rows * one.row_bytes // self.align) * self.align
+            taken += self.aligned(rows * one.row_bytes)
         self.nbytes = max(int(taken.max()), self.align)
 
-    def aligned(self, nbytes: int) -> int:
-        """What a field of so many bytes takes in a cell."""
+    def aligned(self, nbytes: _Count) -> _Count:
+        """What a field of so many bytes takes in a cell; of many fields at once, too."""
         return -(-nbytes // self.align) * self.align
 
 

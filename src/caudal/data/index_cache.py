@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from caudal.core.caches import user_cache
 from caudal.data.index import Names
 from caudal.data.sample_files import SAMPLE_READERS, name_of
 from caudal.data.sample_files.base import Array, Field, SampleReader
@@ -29,8 +30,7 @@ _META = "index.json"
 
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/caudal/index`, by default below `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "caudal" / "index"
+    return user_cache() / "caudal" / "index"
 
 
 def key_of(root: Path, *settings: object) -> str:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from caudal.core.caches import user_cache
 from caudal.memory.kernel_files import text
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
@@ -36,7 +37,7 @@ def on_disk(folder: Path) -> Path | None:
 
 def _others() -> Iterator[Path]:
     """Where programs may leave what is large and of no lasting use."""
-    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    yield user_cache()
     yield Path("/var/tmp")
     yield Path(tempfile.gettempdir())
     yield Path.cwd()

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
+
+from caudal.core.caches import keep, user_cache
 
 FIRST = 0.015
 """Of runs of a kind that nobody has seen. The same run differs by as much from time to time."""
@@ -23,9 +24,8 @@ _MOST = 0.25  # past this something else is wrong, and a smaller plan is the wro
 
 
 def _file(kind: str) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = hashlib.blake2b(kind.encode(), digest_size=12).hexdigest()
-    return Path(base) / "caudal" / "predictions" / f"{name}.jsonl"
+    return user_cache() / "caudal" / "predictions" / f"{name}.jsonl"
 
 
 def on_device(kind: str) -> str:
@@ -49,12 +49,9 @@ def note(kind: str, predicted: int, measured: int) -> None:
         return
     path = _file(kind)
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines()[1 - _KEPT :] if path.exists() else []
         line = json.dumps({"predicted": predicted, "measured": measured})
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text("\n".join([*lines, line]) + "\n")
-        part.replace(path)
+        keep(path, "\n".join([*lines, line]) + "\n")
 
 
 def note_at_least(kind: str, predicted: int, measured: int) -> None:

@@ -68,7 +68,7 @@ def without_compiler() -> Iterator[None]:
         yield
         return
     absent = ModuleType(name)
-    absent.disable = lambda function, *_rest, **_named: function  # type: ignore[attr-defined]
+    absent.__dict__["disable"] = lambda function, *_rest, **_named: function
     sys.modules[name] = torch._dynamo = absent
     try:
         yield

@@ -174,7 +174,9 @@ class Backbone(nn.Module):
 
     def _levels(self) -> list[list[nn.Module]]:
         """The blocks of each stage, the finest first; of a network without stages all blocks are one."""
-        lists = [m for m in self.net.base_model.modules() if _is_list(m)]  # type: ignore[union-attr]
+        body = self.net.base_model
+        assert isinstance(body, nn.Module)  # which torch leaves open for every attribute
+        lists = [m for m in body.modules() if _is_list(m)]
         if not lists:
             return []
         # What most weights are in; of lists in lists the outermost comes first.

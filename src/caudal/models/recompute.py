@@ -27,6 +27,7 @@ def again(run: Callable[..., Any], *inputs: Any, weights: Iterable[torch.Tensor]
         assert isinstance(run, nn.Module)
         weights = run.parameters()
     learned = [weight for weight in weights if weight.requires_grad]
+    # torch says nothing of the types of `apply`.
     return _Again.apply(run, len(inputs), *inputs, *learned)  # type: ignore[no-untyped-call]
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import caudal
+from caudal.core.caches import keep, user_cache
 from caudal.memory.cost import ProbeResult
 from caudal.runs.probe import ProbeRequest
 from caudal.runs.probe import ask as measure
@@ -39,17 +40,13 @@ def ask(request: ProbeRequest) -> ProbeResult:
     found = measure(request)
     if found.device == "cpu":
         with suppress(OSError):  # where it cannot be kept it is measured again
-            path.parent.mkdir(parents=True, exist_ok=True)
+            keep(path, found.model_dump_json())
             _forget_old(path.parent)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            part.write_text(found.model_dump_json(), encoding="utf-8")
-            part.replace(path)
     return found
 
 
 def _folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "caudal" / "probes"
+    return user_cache() / "caudal" / "probes"
 
 
 def _forget_old(folder: Path) -> None:
