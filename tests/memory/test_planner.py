@@ -1,4 +1,5 @@
 import math
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,23 @@ def test_of_levers_on_a_step_the_fastest_that_fits_is_taken() -> None:
     assert search(wide - STATE, steps=True).recompute == 0
     one = search(wide - 12, steps=True)  # the heap alone and the state alone would do; the state is cheaper
     assert (one.heap, one.optimizer) == (0, 1)
+
+
+@given(st.integers(LEAST - STATE, 700), st.sets(st.tuples(st.booleans(), st.integers(0, 2)), min_size=1))
+def test_levers_that_were_not_measured_are_neither_planned_nor_named_as_the_least(
+    ram: int, some: set[tuple[bool, int]]
+) -> None:
+    measured = {(int(heap), levels) for heap, levels in some if heap or not levels} or {(1, 2)}
+
+    def those(point: Point) -> list[Holder]:
+        assert (point.heap, point.recompute) in measured
+        return holders(point)
+
+    def time(point: Point) -> float:
+        return seconds(point) if (point.heap, point.recompute) in measured else math.inf
+
+    with suppress(DoesNotFit):
+        plan_training(Bytes(ram), None, those, lattice(True), time)
 
 
 @given(st.integers(LEAST - STATE, 700), st.booleans())

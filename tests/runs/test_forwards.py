@@ -32,7 +32,7 @@ def _takes_memory(sides: list[int]) -> Any:
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_size_that_would_not_fit_is_not_tried(mapped: bool) -> None:
     sides: list[int] = []
-    found = list(forwards.measure(_takes_memory(sides), 1, mapped, Bytes(100 * MIB)))
+    found = list(forwards.measure(_takes_memory(sides), 1, mapped=mapped, room=Bytes(100 * MIB)))
     assert sides == [64, 128], "256 px would take 124 MiB"
     for one in found:
         wanted = _LAYER + _PIXEL_BYTES * one.side_px**2
@@ -41,7 +41,7 @@ def test_a_size_that_would_not_fit_is_not_tried(mapped: bool) -> None:
 
 def test_one_that_passes_the_room_alone_is_the_last() -> None:
     sides: list[int] = []
-    assert len(list(forwards.measure(_takes_memory(sides), 1, False, Bytes(50 * MIB)))) == 1
+    assert len(list(forwards.measure(_takes_memory(sides), 1, room=Bytes(50 * MIB)))) == 1
     assert sides == [64]
 
 

@@ -24,8 +24,8 @@ _ID_LETTERS = 26
 _SECTIONS = ("model", "training", "split", "augmentation")
 _TAKES: dict[str, tuple[str, ...]] = {
     "train": ("task", "masks", "labels", "spec", "plan", "vram", "seed", "device"),
-    "predict": ("run", "scores", "device"),
-    "evaluate": ("run", "masks", "labels", "device"),
+    "predict": ("run", "scores", "vram", "device"),
+    "evaluate": ("run", "masks", "labels", "vram", "device"),
     "explain": ("run", "masks", "labels", "method", "device"),
     "pack": (),
     "generate": ("identity", "prompt", "count", "steps", "vram", "seed", "device"),
@@ -128,6 +128,7 @@ def submit(
             "priority": priority,
             "limit_seconds": parse_seconds(time) if time else None,
             "ram": _size(ram),
+            "vram": _size(vram),
             "device": device,
         }
         where: dict[str, Any] | None = None
@@ -138,13 +139,13 @@ def submit(
             for kind, text in (("masks", masks), ("labels", labels))
         }
         if verb == "train":
-            order |= {"task": task, "data": where, **truth, "plan": plan, "vram": _size(vram), "seed": seed}
+            order |= {"task": task, "data": where, **truth, "plan": plan, "seed": seed}
             order |= {"spec": _sections(spec)} if spec else {}
         elif verb == "predict":
             order |= {"run": run, "inputs": [where], "scores": scores or None}
         elif verb == "generate":
             people = [{"dataset": _dataset(client, face)} for face in identity or ()]
-            order |= {"model": where, "people": people, "prompt": prompt or "", "vram": _size(vram)}
+            order |= {"model": where, "people": people, "prompt": prompt or ""}
             order |= {"count": count, "steps": steps, "seed": seed}
         elif verb == "explain":
             order |= {"run": run, "images": where, **truth, "method": list(method) if method else None}

@@ -7,6 +7,7 @@ is refused with the least that would, who holds it, and the cheapest change.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ class Lattice:
     def _of_steps(
         self, sizes: Sequence[int], seconds_per_sample: Callable[[Point], float]
     ) -> list[tuple[int, int, int]]:
-        """Positions of heap, checkpointing and optimizer state, the fastest first."""
+        """Measured positions of heap, checkpointing and optimizer state: at rest, then the fastest first."""
 
         def price(position: tuple[int, int, int]) -> tuple[float, int]:
             heap, levels, optimizer = position
@@ -84,13 +85,14 @@ class Lattice:
             self.heap.positions(), self.checkpointing.positions(), self.optimizer.positions()
         )
         # Freed activations that stay in the heap are not freed: computing them again alone brings a tenth.
-        useful = [
+        useful = (
             p
             for p in settings
             if not (p[1] and p[0] == Heap.KEPT and Heap.GIVEN_BACK in self.heap.positions())
-        ]
-        none, rest = useful[0], useful[1:]
-        return [none, *sorted(rest, key=price)]
+        )
+        # A probe that the kernel ended knows some of them alone; of others there is nothing to say.
+        measured = (p for p in useful if math.isfinite(price(p)[0]))
+        return sorted(measured, key=lambda p: (any(p), price(p)))
 
 
 Holders = Callable[[Point], Sequence[Holder]]
@@ -117,7 +119,8 @@ def plan_training(
     """Choose a point; returns the plan and the point.
 
     Of the first row in which something fits, the smallest micro-batch that is within `WORTHWHILE_GAIN` of the
-    fastest wins: speed that is not there is not worth its bytes.
+    fastest wins: speed that is not there is not worth its bytes. `seconds_per_sample` is infinite where a
+    point's levers on a step were not measured; `holders` is not asked there.
 
     Raises:
         DoesNotFit: not even the smallest lattice point fits.

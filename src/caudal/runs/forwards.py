@@ -53,18 +53,23 @@ def peak_of(forward: Forward, x_NHWC: npt.NDArray[Any], mapped: bool) -> Bytes:
 
 
 def measure(
-    forward: Forward, bands: int, mapped: bool, room: Bytes | None, on_device: bool = False
+    forward: Forward,
+    bands: int,
+    dtype: str = "uint8",
+    mapped: bool = False,
+    room: Bytes | None = None,
+    on_device: bool = False,
 ) -> Iterator[Measured]:
     """Inferences of growing squares, above what is held now, as long as the next should fit into `room`.
 
-    On a device they go on as long as it has room.
+    On a device they go on as long as it has room; it may be that it has none for the smallest.
     """
     ready = charged_bytes()
     found: list[Measured] = []
     for side in _SIDES_PX if room is None and not on_device else _SMALL_SIDES_PX:
         if room is not None and _too_much(found, side, room):
             return
-        x_NHWC = np.zeros((1, side, side, bands), np.uint8)
+        x_NHWC = np.zeros((1, side, side, bands), dtype)
         vram.trim()
         vram.reset_peak()
         before = vram.charged() or 0

@@ -19,7 +19,7 @@ def main() -> None:
     loaded = open_model(Path(path), device, int(position))
     room, mapped = Bytes(int(ram) - charged_bytes()), loaded.weights == Weights.MAPPED
     try:
-        for found in measure(loaded.forward(0), loaded.card.bands, mapped, room):
+        for found in measure(loaded.forward(0), loaded.card.bands, mapped=mapped, room=room):
             print(found.model_dump_json(), flush=True)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):

@@ -259,7 +259,8 @@ def load_model(path: Path, device: str, ram: Bytes | None = None, on_card: Bytes
         _settle_on_card(loaded, allowed)
     if not rows:
         mapped = position == Weights.MAPPED
-        rows = tuple(forwards.measure(loaded.forward(0), card.bands, mapped, None, allowed is not None))
+        found = forwards.measure(loaded.forward(0), card.bands, mapped=mapped, on_device=allowed is not None)
+        rows = tuple(found)
         if not rows:
             assert allowed is not None
             raise _no_layer_fits(model, allowed, "vram")

@@ -87,7 +87,7 @@ def measure(request: ProbeRequest) -> None:
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     scored, scored_on_card = Bytes(0), Bytes(0)
     with _naming_the_card(card, "scoring"):
-        forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision, meter))
+        forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision))
         for number in range(_SCORINGS):
             allocator.trim()
             vram.trim()

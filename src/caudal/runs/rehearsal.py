@@ -7,7 +7,6 @@ formula was within 50 % of it for every file; a few real reads are.
 from __future__ import annotations
 
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -26,14 +25,9 @@ from caudal.data.readers.base import Pixels
 from caudal.data.url import Location
 from caudal.inference.scores import score_windows
 from caudal.inference.symmetry import Forward
-from caudal.memory import vram
-from caudal.memory.cost import Forward as Measured
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.pieces import Pieces
 from caudal.runs.tiling import Tiling
-from caudal.training.retry import ran_out
-
-FORWARD_SIDES_PX = (256, 576)
 
 _READS = 2  # for each thread: the second finds what the first left in the allocator
 _MOST_TILES = 24
@@ -56,36 +50,6 @@ def decoding_bytes(pieces: Pieces, dtype: str, threads: int, meter: PeakMeter) -
     with ThreadPoolExecutor(threads) as pool, closing(files):
         list(pool.map(read, range(_READS * threads)))
         return Bytes(max(0, meter.peak() - before))
-
-
-def forwards_taken(
-    infer: Forward, bands: int, dtype: str, on_device: bool, meter: PeakMeter
-) -> list[Measured]:
-    """What inferences of growing squares take above what is held now: on the host, and on the device.
-
-    A device that has no room for a larger one says so by an error; what was measured before stands. It may be
-    nothing: a run's own images are scored in tiles of their size, and that is measured by itself.
-    """
-    ready, found = charged_bytes(), list[Measured]()
-    for side in FORWARD_SIDES_PX:
-        x_NHWC = np.zeros((1, side, side, bands), dtype)
-        meter.reset()
-        vram.trim()
-        vram.reset_peak()
-        before = (vram.charged() or 0) if on_device else 0
-        began = time.perf_counter()
-        try:
-            infer(x_NHWC, None)
-        except RuntimeError as error:
-            if not (on_device and ran_out(error)):
-                raise
-            break
-        seconds = time.perf_counter() - began
-        most = (vram.peak_since_reset() or 0) if on_device else 0
-        ram = Bytes(max(0, meter.peak() - ready))
-        found.append(Measured(side_px=side, ram=ram, vram=Bytes(max(0, most - before)), seconds=seconds))
-    vram.trim()
-    return found
 
 
 def scoring_bytes(pieces: Pieces, forward: Forward, tiling: Tiling, channels: int, meter: PeakMeter) -> Bytes:

@@ -141,6 +141,7 @@ class PredictJob(_NewJob):
     scores: bool = False
     d4: bool = False
     exact: bool = False
+    vram: Size | None = None
     device: Device | None = None
 
 
@@ -152,6 +153,7 @@ class EvaluateJob(_NewJob):
     data: Data
     masks: Data | None = None
     labels: Data | None = None
+    vram: Size | None = None
     device: Device | None = None
 
 

@@ -141,6 +141,7 @@ class Orders:
                 masks=(masks,) if masks else (),
                 labels=labels,
                 ram=ram,
+                vram=_size(asked.vram),
                 device=asked.device,
             )
         return ExplainWork(
@@ -234,6 +235,7 @@ class Orders:
             d4=asked.d4,
             exact=asked.exact,
             ram=ram,
+            vram=_size(asked.vram),
             device=asked.device,
             name="samples.csv" if samples else "map.tif" if raster else "maps",
         )

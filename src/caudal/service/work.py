@@ -116,6 +116,7 @@ class EvaluateWork(_Work):
     data: tuple[str, ...] = Field(min_length=1)
     masks: tuple[str, ...] = ()
     labels: str | None = None
+    vram: Bytes | None = None
     device: str | None = None
 
 
@@ -130,6 +131,7 @@ class PredictWork(_Work):
     scores: bool = False
     d4: bool = False
     exact: bool = False
+    vram: Bytes | None = None
     device: str | None = None
     name: str = Field(default="map.tif", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
 

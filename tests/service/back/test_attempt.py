@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from caudal.core.units import Bytes
 from caudal.service import fence
 from caudal.service.place import began
 from caudal.service.stopping import Stopping
-from caudal.service.work import NICENESS, EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork
+from caudal.service.work import NICENESS, EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork, Work
 from tests.data.sets import write_tiff
 from tests.service.back.conftest import settings_for
 from tests.service.back.house import House, alive
@@ -266,12 +267,24 @@ def test_no_value_can_be_taken_for_an_option() -> None:
         PredictWork(run="r", inputs=("i",), name="../escape.tif")
 
 
-def test_the_words_are_those_that_the_command_understands(tmp_path: Path) -> None:
-    import subprocess
-    import sys
+_SIZES = {"ram": "1GiB", "vram": "1GiB", "device": "cpu"}
 
-    work = TrainWork(task="segmentation", data=(str(tmp_path),), ram="1GiB", seed=3, device="cpu")
-    done = subprocess.run(
-        [sys.executable, "-m", "caudal", *work.words(tmp_path / "run")], capture_output=True, text=True
-    )
-    assert json.loads(done.stdout.splitlines()[-1])["error"]["code"] in ("data", "unreadable_file")
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        TrainWork(task="segmentation", data=("nowhere",), masks=("nowhere",), seed=3, **_SIZES),
+        PredictWork(run="nowhere", inputs=("nowhere",), scores=True, d4=True, exact=True, **_SIZES),
+        EvaluateWork(run="nowhere", data=("nowhere",), masks=("nowhere",), labels="nowhere", **_SIZES),
+        ExplainWork(run="nowhere", images="nowhere", method=("gradcam",), target="a", most=3, device="cpu"),
+        PackWork(data="nowhere", samples="file", resize="8x8", shard="1048576", ram="1GiB"),
+    ],
+    ids=lambda work: work.verb,
+)
+def test_the_words_are_those_that_the_command_understands(work: Work, tmp_path: Path) -> None:
+
+    command = [sys.executable, "-m", "caudal", *work.words(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert error["code"] != "usage", error
+    assert "nowhere" in json.dumps(error)

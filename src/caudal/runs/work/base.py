@@ -190,9 +190,7 @@ class Rehearsal(Protocol):
         """The peak of reading with so many threads, above what is held now."""
         ...
 
-    def forwards(
-        self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter
-    ) -> Sequence[Forward]:
+    def forwards(self, model: nn.Module, task: Task, precision: Precision) -> Sequence[Forward]:
         """What inference of growing inputs takes."""
         ...
 

@@ -17,8 +17,9 @@ from caudal.data.stream import Batch
 from caudal.memory.cost import Forward, line
 from caudal.memory.meters import PeakMeter
 from caudal.models.anomaly_map import Fitted, MapScores
+from caudal.runs import forwards
 from caudal.runs.pieces import Pieces
-from caudal.runs.rehearsal import decoding_bytes, forwards_taken, scoring_bytes
+from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
 from caudal.runs.spec import RunSpec
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.work.normal_input import forwards_of, prepare_normal
@@ -67,13 +68,12 @@ class NormalRehearsal:
         """See `Rehearsal.decoding`."""
         return decoding_bytes(self._pieces, self._dtype, threads, meter)
 
-    def forwards(
-        self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter
-    ) -> Sequence[Forward]:
+    def forwards(self, model: nn.Module, task: Task, precision: Precision) -> Sequence[Forward]:
         """See `Rehearsal.forwards`."""
         self._learn_a_little(model, precision.device)
         infer = forwards_of(model, task, self._normalization, precision)(0)
-        return forwards_taken(infer, self.inputs, self._dtype, precision.device == "cuda", meter)
+        on_device = precision.device == "cuda"
+        return tuple(forwards.measure(infer, self.inputs, self._dtype, on_device=on_device))
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""

@@ -18,9 +18,9 @@ from caudal.inference.forward import Forward as Infer
 from caudal.memory.cost import Forward, line
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models.fold import folded
-from caudal.runs import assemble
+from caudal.runs import assemble, forwards
 from caudal.runs.pieces import Pieces
-from caudal.runs.rehearsal import decoding_bytes, forwards_taken, scoring_bytes
+from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
 from caudal.runs.spec import RunSpec
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.work.scene_input import prepare_scenes
@@ -70,12 +70,11 @@ class SceneRehearsal:
         """See `Rehearsal.decoding`."""
         return decoding_bytes(self._pieces, self._dtype, threads, meter)
 
-    def forwards(
-        self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter
-    ) -> Sequence[Forward]:
+    def forwards(self, model: nn.Module, task: Task, precision: Precision) -> Sequence[Forward]:
         """See `Rehearsal.forwards`."""
         infer = self._infer(model, task, precision)
-        return forwards_taken(infer, self.inputs, self._dtype, precision.device == "cuda", meter)
+        on_device = precision.device == "cuda"
+        return tuple(forwards.measure(infer, self.inputs, self._dtype, on_device=on_device))
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
