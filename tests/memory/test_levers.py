@@ -288,3 +288,30 @@ print(json.dumps(meter.peak() - before))
 def test_what_kernels_keep_of_their_first_calls_does_not_cut_up_the_heap() -> None:
     among, apart = measured(_STEPS_CHILD, 0), measured(_STEPS_CHILD, 2)
     assert apart < 0.92 * among
+
+
+_HOLES_CHILD = """
+import json, sys
+import numpy as np
+from caudal.memory import allocator
+from caudal.memory.meters import charged_bytes
+
+BLOCK = 8 * 2**20
+allocator.settle()
+held, pins = [], []
+for _ in range(16):
+    held.append(np.ones(BLOCK, np.uint8))
+    pins.append(np.ones(2**16, np.uint8))  # what keeps a heap from shrinking
+del held
+if sys.argv[1] == "given back":
+    allocator.give_back_at_once()
+before = charged_bytes()
+again = [np.ones(BLOCK // 2, np.uint8) for _ in range(16)]
+del again
+print(json.dumps(charged_bytes() - before if sys.argv[1] == "given back" else before))
+"""
+
+
+def test_what_is_given_back_at_once_is_so_from_the_middle_of_a_heap_too() -> None:
+    assert measured(_HOLES_CHILD, "kept") > 128 * 2**20, "there is something to give back"
+    assert measured(_HOLES_CHILD, "given back") < 2**20

@@ -3,6 +3,8 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
+
 from caudal.core.errors import DiskFull
 from caudal.memory.meters import PeakMeter, Watch, charged_bytes
 
@@ -63,6 +65,15 @@ def test_the_watch_knows_the_peak_between_its_readings() -> None:
         before = charged_bytes()
         touched(40 * MIB).close()
         assert watch.peak - before > 36 * MIB
+
+
+def test_what_is_freed_while_a_watch_looks_is_counted_once() -> None:
+    size = 48 * MIB  # too large for the heap: it comes and goes at once
+    before = charged_bytes()
+    with Watch(hertz=1000.0) as watch:
+        for _turn in range(100):
+            np.ones(size, np.uint8)
+    assert before + 0.9 * size < watch.peak < before + 1.5 * size
 
 
 def test_a_watch_goes_on_governing_when_nobody_can_write_its_trace() -> None:

@@ -32,8 +32,8 @@ def _takes_memory(sides: list[int]) -> Any:
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_size_that_would_not_fit_is_not_tried(mapped: bool) -> None:
     sides: list[int] = []
-    found = list(forwards.measure(_takes_memory(sides), 1, mapped=mapped, room=Bytes(100 * MIB)))
-    assert sides == [64, 128], "256 px would take 124 MiB"
+    found = list(forwards.measure(_takes_memory(sides), 1, mapped=mapped, room=Bytes(120 * MIB)))
+    assert sides == [96, 192], "320 px would take 160 MiB"
     for one in found:
         wanted = _LAYER + _PIXEL_BYTES * one.side_px**2
         assert 0.9 * wanted < one.ram < 1.1 * wanted
@@ -42,7 +42,7 @@ def test_a_size_that_would_not_fit_is_not_tried(mapped: bool) -> None:
 def test_one_that_passes_the_room_alone_is_the_last() -> None:
     sides: list[int] = []
     assert len(list(forwards.measure(_takes_memory(sides), 1, room=Bytes(50 * MIB)))) == 1
-    assert sides == [64]
+    assert sides == [96]
 
 
 def test_a_model_whose_layers_pass_the_budget_is_refused_and_not_killed(

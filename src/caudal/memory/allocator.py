@@ -21,8 +21,12 @@ LARGEST_IN_HEAP_BYTES = 32 * 2**20
 _SMALL_BYTES = 2**20
 _ARENAS = 2  # one for the model, one for everybody else; each keeps its own freed blocks
 
+_MAPPED_BIT = 2  # of the word before a block: it lies outside of the heap
+
 _kept = False
 """Whether freed blocks stay in the heap now."""
+_plugs: list[int] = []
+"""Addresses of blocks that nobody uses: they keep others out of what lies free in the heap."""
 
 
 def settle() -> bool:
@@ -32,6 +36,7 @@ def settle() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
+    _unplug()
     _kept = bool(
         mallopt(_M_ARENA_MAX, _ARENAS)
         and mallopt(_M_MMAP_THRESHOLD, LARGEST_IN_HEAP_BYTES)
@@ -53,6 +58,39 @@ def give_back_at_once() -> None:
         mallopt(_M_TRIM_THRESHOLD, _SMALL_BYTES)
         _kept = False
         trim()
+        _plug()
+
+
+def _plug() -> None:
+    """Take the free pieces of the heap that large blocks would fit into: malloc looks there before it maps.
+
+    They are not written to, so that of what was trimmed next to nothing is held again.
+    """
+    libc = _libc()
+    size = LARGEST_IN_HEAP_BYTES
+    while size >= _SMALL_BYTES:
+        address = libc.malloc(size)
+        if not address:
+            return
+        word = ctypes.c_size_t.from_address(address - ctypes.sizeof(ctypes.c_size_t))
+        if word.value & _MAPPED_BIT:
+            libc.free(address)
+            size //= 2
+        else:
+            _plugs.append(address)
+
+
+def _unplug() -> None:
+    libc = _libc()
+    while _plugs:
+        libc.free(_plugs.pop())
+
+
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL("libc.so.6")
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    return libc
 
 
 @contextlib.contextmanager

@@ -68,7 +68,15 @@ def charged_bytes(pid: int | None = None, root: Path = Path("/"), overlap: Overl
     Anonymous pages are added up over the processes, less what forked ones share (`Overlap`); shared pages are
     those of the process that maps the most of them, because each is charged once.
     """
-    first, *others = descendants(pid or os.getpid(), root)
+    return _charged_tree(pid or os.getpid(), root, overlap)[0]
+
+
+def _charged_tree(pid: int, root: Path, overlap: Overlap) -> tuple[Bytes, Bytes]:
+    """What the tree below `pid` and what that process alone is charged, from one reading.
+
+    Of two readings the difference would be what was freed between them.
+    """
+    first, *others = descendants(pid, root)
     forks = [fork for other in others if (fork := process.fork_of(other, root))]
     new = {fork.pid for fork in forks if fork.is_new}
     forks = [fork for fork in forks if not fork.is_new]
@@ -76,7 +84,8 @@ def charged_bytes(pid: int | None = None, root: Path = Path("/"), overlap: Overl
     anonymous = [row.get("RssAnon", 0) for row in rows]
     shared = max(row.get("RssShmem", 0) for row in rows)
     twice, shared_by_forks = overlap.of(forks, root) if forks else (0, 0)
-    return Bytes(max(max(anonymous), sum(anonymous) - twice) + max(shared, shared_by_forks))
+    whole = max(max(anonymous), sum(anonymous) - twice) + max(shared, shared_by_forks)
+    return Bytes(whole), Bytes(_charged(rows[0]))
 
 
 def _charged(status: dict[str, int]) -> int:
@@ -146,8 +155,9 @@ class Watch:
 
     def _look(self) -> Bytes:
         with self._lock:
-            now = self.now()
-            others = max(0, now - _charged(process.status("self")))  # the exact peak is this process's alone
+            tree, own = _charged_tree(os.getpid(), Path("/"), _overlap)
+            now = Bytes(tree + self._beside)
+            others = max(0, now - own)  # the exact peak is this process's alone
             self._peak = Bytes(max(self._peak, now, self._exact.peak() + others))
             # A new mark each time: file pages that came in since the last one would count as charged.
             if self._exact.resettable:

@@ -24,10 +24,10 @@ from caudal.memory import cost, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.meters import PeakMeter, Watch, charged_bytes
 from caudal.memory.process import first_to_go
+from caudal.runs.tiling import FORWARD_SIDES_PX
 from caudal.training.retry import ran_out
 
-_SIDES_PX = (256, 576)
-_SMALL_SIDES_PX = (64, 128, *_SIDES_PX)  # where even the smallest may be too much
+_WITHOUT_LIMIT = 2  # sides, the largest: more say nothing new
 _HERTZ = 100.0
 _OF_A_LAYER = 2  # its weights in the type that is computed in, and once more laid out for the kernel
 
@@ -66,7 +66,8 @@ def measure(
     """
     ready = charged_bytes()
     found: list[Measured] = []
-    for side in _SIDES_PX if room is None and not on_device else _SMALL_SIDES_PX:
+    unlimited = room is None and not on_device
+    for side in FORWARD_SIDES_PX[-_WITHOUT_LIMIT:] if unlimited else FORWARD_SIDES_PX:
         if room is not None and _too_much(found, side, room):
             return
         x_NHWC = np.zeros((1, side, side, bands), dtype)

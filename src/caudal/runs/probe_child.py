@@ -24,6 +24,7 @@ from caudal.runs.refusal import refuse_at_once
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Work
 
+_FOR_SCORING = 2 / 3  # of what is left beside the model; where room is short, steps take more
 _SCORINGS = 2  # how far decoding gets ahead, and how the heap is packed, differ from time to time
 
 
@@ -87,7 +88,8 @@ def measure(request: ProbeRequest) -> None:
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     scored, scored_on_card = Bytes(0), Bytes(0)
     with _naming_the_card(card, "scoring"):
-        forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision))
+        most = Bytes(_FOR_SCORING * subject.room(request.ram).ram)
+        forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision, most))
         for number in range(_SCORINGS):
             allocator.trim()
             vram.trim()
@@ -96,8 +98,8 @@ def measure(request: ProbeRequest) -> None:
                 again = rehearsal.scoring(subject.model, subject.task, subject.precision, meter)
             scored = max(scored, again)
             if card is not None:
-                most = vram.peak_since_reset() or 0
-                scored_on_card = Bytes(max(scored_on_card, most - subject.held))
+                on_card = vram.peak_since_reset() or 0
+                scored_on_card = Bytes(max(scored_on_card, on_card - subject.held))
     allocator.trim()
     _say(TRAINING)
     room = subject.room(request.ram)

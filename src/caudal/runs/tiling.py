@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from caudal.core.config import Frozen
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 BLENDED_PX = (512, 256, 128)
 EXACT_PX = (1024, 768, 512, 256, 128)
 _OVERLAP = 8
-_MOST_VALIDATION_PX = 576
+FORWARD_SIDES_PX = (96, 192, 320, 576)
+"""Of the squares whose inference is measured: the last three hold a whole blended tile of most models."""
 
 
 class Tiling(Frozen):
@@ -79,10 +81,11 @@ def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
     ]
 
 
-def validation_tiling(model: nn.Module) -> Tiling:
-    """The tiling of scoring while and after training: the largest whose tiles a probe measures."""
+def validation_tiling(model: nn.Module, forwards: Sequence[Forward]) -> Tiling:
+    """The tiling of scoring while and after training: the largest whose tiles a probe measured."""
     # torch types every attribute of a module as a tensor or a module.
     context, multiple = int(model.receptive_field_px), int(model.multiple_px)  # type: ignore[arg-type]
     all_of_them = candidates(context, multiple, exact=False)
-    fitting = [tiling for tiling in all_of_them if tiling.side_px <= _MOST_VALIDATION_PX]
+    most = max((one.side_px for one in forwards), default=0)
+    fitting = [tiling for tiling in all_of_them if tiling.side_px <= most]
     return fitting[0] if fitting else all_of_them[-1]

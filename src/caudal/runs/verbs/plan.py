@@ -27,6 +27,7 @@ from caudal.runs.plan import TrainPlan, kind_of
 from caudal.runs.probe import ProbeRequest
 from caudal.runs.probe_kept import ask
 from caudal.runs.spec import RunSpec, micro_batches
+from caudal.runs.tiling import FORWARD_SIDES_PX
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Tick, Work
 from caudal.tasks import TASKS
@@ -261,6 +262,8 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
     except DoesNotFit as error:
         error.facts["precision"] = probe.precision
         raise
+    if (tile := _smaller_tile(probe)) is not None:
+        memory = memory.model_copy(update={"levers": (*memory.levers, tile)})
     chosen = spec.data.model_copy(update={"threads": point.threads})
     train, held_out = work.members
     return TrainPlan(
@@ -283,6 +286,14 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
         margin=margins["ram"][0],
         margin_vram=margins.get("vram", (0.0, 0))[0],
     )
+
+
+def _smaller_tile(probe: ProbeResult) -> LeverSet | None:
+    """The lever that scoring stands at, if not at rest."""
+    if not probe.forwards or probe.forwards[-1].side_px >= FORWARD_SIDES_PX[-1]:
+        return None
+    why = _("held-out images are scored in smaller tiles, which changes scores along their seams")
+    return LeverSet(name="tile", value=str(probe.forwards[-1].side_px), why=why)
 
 
 def _margin_holders(found: Sequence[Holder], margins: Mapping[str, tuple[float, int]]) -> list[Holder]:

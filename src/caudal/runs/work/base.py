@@ -190,8 +190,8 @@ class Rehearsal(Protocol):
         """The peak of reading with so many threads, above what is held now."""
         ...
 
-    def forwards(self, model: nn.Module, task: Task, precision: Precision) -> Sequence[Forward]:
-        """What inference of growing inputs takes."""
+    def forwards(self, model: nn.Module, task: Task, precision: Precision, room: Bytes) -> Sequence[Forward]:
+        """What inference of growing inputs takes, as far as one may take `room` bytes."""
         ...
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:

@@ -156,7 +156,8 @@ class NormalCourse:
         self, model: nn.Module, precision: Precision, path: Location, scratch: Path | None = None
     ) -> Iterator[tuple[Window, Any]]:
         forwards = forwards_of(model, self.task, self._normalization, precision)
-        return maps_of(path, self._normalization, forwards, validation_tiling(MapScores(model)), scratch)
+        tiling = validation_tiling(MapScores(model), self._plan.probe.forwards)
+        return maps_of(path, self._normalization, forwards, tiling, scratch)
 
     def card(self, model: nn.Module, metrics: Metrics) -> weights.ModelCard:
         """See `Course.card`."""

@@ -44,6 +44,7 @@ class NormalRehearsal:
         self._spec, self._dtype, self.patch_px = spec, dtype, patch_px
         self._pieces = Pieces.model_validate(pieces)
         self._normalization = Normalization.plain(bands)
+        self._forwards: tuple[Forward, ...] = ()
 
     def load(self) -> None:
         """See `Rehearsal.load`."""
@@ -68,17 +69,21 @@ class NormalRehearsal:
         """See `Rehearsal.decoding`."""
         return decoding_bytes(self._pieces, self._dtype, threads, meter)
 
-    def forwards(self, model: nn.Module, task: Task, precision: Precision) -> Sequence[Forward]:
+    def forwards(self, model: nn.Module, task: Task, precision: Precision, room: Bytes) -> Sequence[Forward]:
         """See `Rehearsal.forwards`."""
         self._learn_a_little(model, precision.device)
         infer = forwards_of(model, task, self._normalization, precision)(0)
         on_device = precision.device == "cuda"
-        return tuple(forwards.measure(infer, self.inputs, self._dtype, on_device=on_device))
+        limit = None if on_device else room
+        found = tuple(forwards.measure(infer, self.inputs, self._dtype, room=limit, on_device=on_device))
+        self._forwards = found[-2:]  # smaller ones fit into the heap's free pieces, as if they took nothing
+        return self._forwards
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
         infer = forwards_of(model, task, self._normalization, precision)(0)
-        return scoring_bytes(self._pieces, infer, validation_tiling(MapScores(model)), 1, meter)
+        tiling = validation_tiling(MapScores(model), self._forwards)
+        return scoring_bytes(self._pieces, infer, tiling, 1, meter)
 
     def guess(self, forwards: Sequence[Forward], size: int) -> float:
         """See `Rehearsal.guess`."""

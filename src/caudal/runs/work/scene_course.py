@@ -84,7 +84,7 @@ class SceneCourse:
     def validate(self, model: nn.Module, precision: Precision) -> Metrics:
         """See `Course.validate`: on one window of each held-out image."""
         scorer = self.task.scorer()
-        tiling = validation_tiling(model)
+        tiling = validation_tiling(model, self._plan.probe.forwards)
         score_views(
             self._index,
             self._views,
@@ -105,7 +105,7 @@ class SceneCourse:
                 self._split.held_out,
                 reader,
                 self._forwards(model, precision),
-                validation_tiling(model),
+                validation_tiling(model, self._plan.probe.forwards),
                 self.task.outputs(),
                 scorer,
                 folder,

@@ -44,6 +44,7 @@ class SceneRehearsal:
         self._spec, self._dtype, self.patch_px = spec, dtype, patch_px
         self._pieces = Pieces.model_validate(pieces)
         self._normalization = Normalization.plain(bands)
+        self._forwards: tuple[Forward, ...] = ()
 
     def load(self) -> None:
         """See `Rehearsal.load`."""
@@ -70,18 +71,21 @@ class SceneRehearsal:
         """See `Rehearsal.decoding`."""
         return decoding_bytes(self._pieces, self._dtype, threads, meter)
 
-    def forwards(self, model: nn.Module, task: Task, precision: Precision) -> Sequence[Forward]:
+    def forwards(self, model: nn.Module, task: Task, precision: Precision, room: Bytes) -> Sequence[Forward]:
         """See `Rehearsal.forwards`."""
         infer = self._infer(model, task, precision)
         on_device = precision.device == "cuda"
-        return tuple(forwards.measure(infer, self.inputs, self._dtype, on_device=on_device))
+        limit = None if on_device else room
+        found = tuple(forwards.measure(infer, self.inputs, self._dtype, room=limit, on_device=on_device))
+        self._forwards = found[-2:]  # smaller ones fit into the heap's free pieces, as if they took nothing
+        return self._forwards
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
         before = charged_bytes()
         infer = self._infer(model, task, precision)
         copied = max(0, charged_bytes() - before)
-        tiling = validation_tiling(model)
+        tiling = validation_tiling(model, self._forwards)
         return Bytes(copied + scoring_bytes(self._pieces, infer, tiling, OUTPUTS, meter))
 
     def guess(self, forwards: Sequence[Forward], size: int) -> float:

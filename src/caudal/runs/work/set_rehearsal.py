@@ -80,7 +80,7 @@ class SetRehearsal:
                 pass
         return Bytes(max(0, meter.peak() - before - ram))
 
-    def forwards(self, model: nn.Module, task: Task, precision: Precision) -> Sequence[Forward]:
+    def forwards(self, model: nn.Module, task: Task, precision: Precision, room: Bytes) -> Sequence[Forward]:
         """See `Rehearsal.forwards`: samples are scored in batches of a fixed size."""
         return ()
 
