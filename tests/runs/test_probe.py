@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from caudal.core.errors import (
 )
 from caudal.core.units import MIB, Bytes
 from caudal.memory.cost import ProbeResult, Step
-from caudal.runs import probe, probe_child
+from caudal.runs import probe, probe_child, probe_subject
 from caudal.runs.probe import TRAINING, ProbeRequest
+from caudal.runs.probe_subject import Room, Subject
 from caudal.runs.spec import RunSpec
 
 STEP = Step(micro_batch=1, ram=Bytes(1), seconds_per_sample=1.0)
@@ -95,3 +97,22 @@ def test_a_child_that_finds_no_memory_ends_as_one_that_the_kernel_ended(
     monkeypatch.setattr("sys.stdin", io.StringIO(request().model_dump_json()))
     probe_child.main()
     assert json.loads(capsys.readouterr().out) == TRAINING
+
+
+@pytest.mark.parametrize(
+    ("slow_from", "measured"), [(1, [1, 4, 16]), (2, [1, 2, 4, 16]), (32, [1, 2, 4, 8, 16])]
+)
+def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
+    slow_from: int, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(probe_subject, "time", clock)
+
+    def step(size: int, _meter: object) -> Step:
+        clock.now += 60.0 * (size >= slow_from)
+        return STEP.model_copy(update={"micro_batch": size, "ram": Bytes(size)})
+
+    subject: Any = SimpleNamespace(card=None, _step=step)
+    meter: Any = None
+    found = Subject.steps(subject, (1, 2, 4, 8, 16), Room(1e9), meter, wanted=4)
+    assert [one.micro_batch for one in found] == measured

@@ -114,7 +114,7 @@ def measure(request: ProbeRequest) -> None:
         if steps:
             room = room.and_more(subject.bring_elsewhere(request.ram))  # a plan may put it there
         assemble.make_thrifty(subject.model, heap, recompute)
-        for step in subject.steps(sizes, room, meter):
+        for step in subject.steps(sizes, room, meter, min(request.exact)):
             steps.append(step.model_copy(update={"heap": heap, "recompute": recompute}))
             found = ProbeResult(
                 device=device,

@@ -151,11 +151,12 @@ class Subject:
             return [(Heap.KEPT, recompute) for recompute in levels]
         return [(Heap.KEPT, 0), *((Heap.GIVEN_BACK, recompute) for recompute in levels)]
 
-    def steps(self, sizes: Sequence[int], room: Room, meter: PeakMeter) -> Iterator[Step]:
+    def steps(self, sizes: Sequence[int], room: Room, meter: PeakMeter, wanted: int) -> Iterator[Step]:
         """Measure steps of growing micro-batches, as far as the room allows.
 
-        Where one takes long, the next size is left out: the line through its neighbours stands for it. Where
-        a device has no room for a size, it says so by an error, and that is the end.
+        Where one takes long, the next size is left out, if it is not the `wanted` one: the line through its
+        neighbours stands for it. Where a device has no room for a size, it says so by an error, and that is
+        the end.
         """
         measured: list[Step] = []
         number = 0
@@ -170,7 +171,8 @@ class Subject:
                 return
             yield measured[-1]
             long = time.monotonic() - began > _LONG_SECONDS
-            number += 2 if long and number + 2 < len(sizes) else 1
+            spared = long and number + 2 < len(sizes) and sizes[number + 1] != wanted
+            number += 2 if spared else 1
 
     def _step(self, size: int, meter: PeakMeter) -> Step:
         self.stepper.micro_batch = size
