@@ -62,9 +62,9 @@ def measure(request: ProbeRequest) -> None:
     refuse_at_once(request.spec, rehearsal, request.ram)
     import rich.progress  # noqa: F401 - a run draws with it
 
-    from caudal.runs import assemble, tensorboard  # noqa: F401 - a run has them all
+    from caudal.runs import assemble
     from caudal.runs.probe_subject import COMFORT, Subject
-    from caudal.training import loop  # noqa: F401 - a run has it, too
+    from caudal.runs.verbs import train  # noqa: F401 - a run has all that it loads
 
     rehearsal.load()
     device = vram.choose(request.spec.device)

@@ -33,7 +33,7 @@ from caudal.runs.work.base import Tick, Work
 from caudal.tasks import TASKS
 
 _PROBES_DIFFER = 1.02  # two of the same model
-_OPEN_AND_CACHED = Bytes(4 * MIB)  # event queues, curves: measured, and small
+_OPEN_AND_CACHED = Bytes(7 * MIB)  # event queues, curves, the command line: measured, and small
 
 
 def make_spec(
