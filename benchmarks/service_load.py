@@ -75,8 +75,8 @@ def _measured(client: Client, home: Path, token: str, server: subprocess.Popen[s
     started = time.monotonic() - began
     _until_steps(client, job, 10)
     process = psutil.Process(server.pid)
-    before, cold = process.memory_info().rss, min(10.0, SECONDS * 0.1)
-    _load(url, token, job.id, client.job(job.id).seen_event, cold)  # caches are filled once
+    before, cold = process.memory_info().rss, SECONDS * 0.1
+    _load(url, token, job.id, client.job(job.id).seen_event, cold)  # caches and pools fill
     warm = process.memory_info().rss
     first = client.job(job.id).seen_event
     felt, alone, loaded, share = Felt(), [_alone(client, job)], list[float](), list[dict[str, float]]()

@@ -163,7 +163,8 @@ class Subject:
         while number < len(sizes) and not _would_not_fit(measured, sizes[number], room):
             began = time.monotonic()
             try:
-                measured.append(self._step(sizes[number], meter))
+                with allocator.fresh():  # a run begins with this size, and not with what others left
+                    measured.append(self._step(sizes[number], meter))
             except OutOfMemory:
                 if self.card is None:
                     raise
@@ -176,11 +177,9 @@ class Subject:
 
     def _step(self, size: int, meter: PeakMeter) -> Step:
         self.stepper.micro_batch = size
-        # A run begins with this size, and not with what others left: kernels of other shapes are taken off.
-        allocator.trim()
         vram.trim()
         vram.reset_peak()
-        left = self._left_by_others()
+        left = self._left_by_others()  # kernels of other shapes
         # Where samples differ, only a whole batch is cut as batches are.
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
@@ -208,13 +207,14 @@ class Subject:
         )
 
     def _left_by_others(self) -> int:
-        """Bytes that other sizes have left here, beside the optimizer's state; 0 before the first."""
-        now = charged_bytes()
+        """Bytes that other sizes have left here; 0 before the first."""
         if self._before_steps is None:
-            self._before_steps = now
+            if self.static["optimizer"] and not self.in_file:
+                for state in self.stepper.optimizer.tensors().values():
+                    state.zero_()  # what nobody has written to is charged in the first step, or before it
+            self._before_steps = charged_bytes()
             return 0
-        state = 0 if self.in_file or self.device != "cpu" else self.static["optimizer"]
-        return max(0, now - self._before_steps - state)
+        return max(0, charged_bytes() - self._before_steps)
 
     def bring_elsewhere(self, ram: Bytes) -> int:
         """Measure an update whose state lies elsewhere, where much is to win; gives the bytes that it frees.
