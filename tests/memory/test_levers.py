@@ -315,3 +315,32 @@ print(json.dumps(charged_bytes() - before if sys.argv[1] == "given back" else be
 def test_what_is_given_back_at_once_is_so_from_the_middle_of_a_heap_too() -> None:
     assert measured(_HOLES_CHILD, "kept") > 128 * 2**20, "there is something to give back"
     assert measured(_HOLES_CHILD, "given back") < 2**20
+
+
+_FRESH_CHILD = """
+import json
+import numpy as np
+from caudal.memory import allocator
+
+BLOCK = 8 * 2**20
+allocator.settle()
+held, pins = [], []
+for _ in range(16):
+    held.append(np.ones(BLOCK, np.uint8))
+    pins.append(np.ones(2**16, np.uint8))
+before = [block.ctypes.data for block in held]
+del held
+
+def among():
+    blocks = [np.ones(BLOCK // 2, np.uint8) for _ in range(16)]
+    return sum(min(before) <= block.ctypes.data <= max(before) for block in blocks)
+
+with allocator.fresh():
+    inside = among()
+print(json.dumps(100 * inside + among()))
+"""
+
+
+def test_what_is_measured_in_a_fresh_heap_lies_in_nothing_that_was_freed_before() -> None:
+    inside, afterwards = divmod(measured(_FRESH_CHILD), 100)
+    assert (inside, afterwards) == (0, 16)
