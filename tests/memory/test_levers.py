@@ -290,7 +290,7 @@ def test_what_kernels_keep_of_their_first_calls_does_not_cut_up_the_heap() -> No
     assert apart < 0.92 * among
 
 
-_HOLES_CHILD = """
+_HOLES = """
 import json, sys
 import numpy as np
 from caudal.memory import allocator
@@ -302,43 +302,41 @@ held, pins = [], []
 for _ in range(16):
     held.append(np.ones(BLOCK, np.uint8))
     pins.append(np.ones(2**16, np.uint8))  # what keeps a heap from shrinking
+places = [block.ctypes.data for block in held]
 del held
+
+def again():
+    return [np.ones(BLOCK // 2, np.uint8) for _ in range(16)]
+"""
+
+_GIVEN_BACK_CHILD = (
+    _HOLES
+    + """
 if sys.argv[1] == "given back":
     allocator.give_back_at_once()
 before = charged_bytes()
-again = [np.ones(BLOCK // 2, np.uint8) for _ in range(16)]
-del again
+again()
 print(json.dumps(charged_bytes() - before if sys.argv[1] == "given back" else before))
 """
+)
 
 
 def test_what_is_given_back_at_once_is_so_from_the_middle_of_a_heap_too() -> None:
-    assert measured(_HOLES_CHILD, "kept") > 128 * 2**20, "there is something to give back"
-    assert measured(_HOLES_CHILD, "given back") < 2**20
+    assert measured(_GIVEN_BACK_CHILD, "kept") > 128 * 2**20, "there is something to give back"
+    assert measured(_GIVEN_BACK_CHILD, "given back") < 2**20
 
 
-_FRESH_CHILD = """
-import json
-import numpy as np
-from caudal.memory import allocator
-
-BLOCK = 8 * 2**20
-allocator.settle()
-held, pins = [], []
-for _ in range(16):
-    held.append(np.ones(BLOCK, np.uint8))
-    pins.append(np.ones(2**16, np.uint8))
-before = [block.ctypes.data for block in held]
-del held
-
+_FRESH_CHILD = (
+    _HOLES
+    + """
 def among():
-    blocks = [np.ones(BLOCK // 2, np.uint8) for _ in range(16)]
-    return sum(min(before) <= block.ctypes.data <= max(before) for block in blocks)
+    return sum(min(places) <= block.ctypes.data <= max(places) for block in again())
 
 with allocator.fresh():
     inside = among()
 print(json.dumps(100 * inside + among()))
 """
+)
 
 
 def test_what_is_measured_in_a_fresh_heap_lies_in_nothing_that_was_freed_before() -> None:

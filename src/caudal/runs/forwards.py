@@ -87,6 +87,15 @@ def measure(
         yield found[-1]
 
 
+def of_tiles(forward: Forward, bands: int, dtype: str, on_device: bool, room: Bytes) -> tuple[Measured, ...]:
+    """The two largest inferences of those that may take `room` bytes, or that a device has room for.
+
+    Smaller ones fit into what lies free in the heap, as if they took nothing.
+    """
+    limit = None if on_device else room
+    return tuple(measure(forward, bands, dtype, room=limit, on_device=on_device))[-2:]
+
+
 def _too_much(found: list[Measured], side: int, room: Bytes) -> bool:
     """One alone tells nothing of the next: most of it may be the layers' weights."""
     if len(found) < 2:

@@ -74,9 +74,7 @@ class NormalRehearsal:
         self._learn_a_little(model, precision.device)
         infer = forwards_of(model, task, self._normalization, precision)(0)
         on_device = precision.device == "cuda"
-        limit = None if on_device else room
-        found = tuple(forwards.measure(infer, self.inputs, self._dtype, room=limit, on_device=on_device))
-        self._forwards = found[-2:]  # smaller ones fit into the heap's free pieces, as if they took nothing
+        self._forwards = forwards.of_tiles(infer, self.inputs, self._dtype, on_device, room)
         return self._forwards
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:

@@ -75,9 +75,7 @@ class SceneRehearsal:
         """See `Rehearsal.forwards`."""
         infer = self._infer(model, task, precision)
         on_device = precision.device == "cuda"
-        limit = None if on_device else room
-        found = tuple(forwards.measure(infer, self.inputs, self._dtype, room=limit, on_device=on_device))
-        self._forwards = found[-2:]  # smaller ones fit into the heap's free pieces, as if they took nothing
+        self._forwards = forwards.of_tiles(infer, self.inputs, self._dtype, on_device, room)
         return self._forwards
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
