@@ -43,25 +43,45 @@ class Cell:
     ends: Counter[str] = field(default_factory=Counter)
     charged: list[float] = field(default_factory=list)
 
+    def add(self, end: str, charged: float) -> None:
+        """One more run, and the share of the group that it was charged."""
+        self.ends[end] += 1
+        self.charged.append(charged)
+
 
 def row() -> Row:
-    """Every cell, `ROUNDS` times for others and `OURS` for us; `CAUDAL_KILL_JOBS` chooses jobs."""
+    """Every cell, `ROUNDS` times for others and `OURS` for us; `CAUDAL_KILL_JOBS` chooses jobs.
+
+    How each run ended is kept beside the sets: a row that was cut short goes on, and one that is asked for
+    more runs makes these alone. Remove `ends.jsonl` where the program has changed.
+    """
     folder = make_all()
     chosen = os.environ.get("CAUDAL_KILL_JOBS", ",".join(JOBS)).split(",")
-    cells: dict[tuple[str, str, int], Cell] = {}
-    for job in chosen:
-        for limit in LIMITS:
-            for way in ("caudal", *JOBS[job]):
-                cell = cells[job, way, limit] = Cell()
-                for number in range(OURS if way == "caudal" else ROUNDS):
-                    if way == "caudal":
-                        ended = _ours(job, folder, limit, number)
-                        cell.ends[_killed(job, folder, limit, number) or _end(ended)] += 1
-                    else:
-                        ended = _theirs(job, way, folder, limit)
-                        cell.ends[_end(ended)] += 1
-                    cell.charged.append(ended.peak_charged / limit)
-                print(job, way, limit // MIB, dict(cell.ends), f"{max(cell.charged):.0%}", flush=True)
+    ways = [(job, way, limit) for job in chosen for limit in LIMITS for way in ("caudal", *JOBS[job])]
+    cells: dict[tuple[str, str, int], Cell] = {key: Cell() for key in ways}
+    log = folder / "ends.jsonl"
+    for line in log.read_text().splitlines() if log.exists() else ():
+        known = json.loads(line)
+        if (key := (known["job"], known["way"], known["limit"])) in cells:
+            cells[key].add(known["end"], known["charged"])
+    for number in range(max(OURS, ROUNDS)):  # round by round, so that whatever is cut short is even
+        for key in ways:
+            job, way, limit = key
+            wanted = OURS if way == "caudal" else ROUNDS
+            if not len(cells[key].charged) <= number < wanted:
+                continue
+            if way == "caudal":
+                ended = _ours(job, folder, limit, number)
+                end = _killed(job, folder, limit, number) or _end(ended)
+            else:
+                ended = _theirs(job, way, folder, limit)
+                end = _end(ended)
+            charged = ended.peak_charged / limit
+            cells[key].add(end, charged)
+            said = {"job": job, "way": way, "limit": limit, "end": end, "charged": charged}
+            with log.open("a") as file:
+                file.write(json.dumps(said) + "\n")
+            print(number, job, way, limit // MIB, end, f"{charged:.0%}", flush=True)
     ours = [cell for (_job, way, _limit), cell in cells.items() if way == "caudal"]
     bad = sum(count for cell in ours for end, count in cell.ends.items() if end not in ("done", "refused"))
     figures = [
@@ -175,7 +195,7 @@ def _make_sequences(folder: Path) -> None:
         name = "recurrent"
         config = {{ width = 64 }}
         [training]
-        steps = 20
+        steps = 3
         batch = 16
         """
     )

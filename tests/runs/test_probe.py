@@ -22,12 +22,18 @@ from caudal.core.errors import (
 from caudal.core.units import MIB, Bytes
 from caudal.memory.cost import ProbeResult, Step
 from caudal.runs import probe, probe_child, probe_subject
-from caudal.runs.probe import TRAINING, ProbeRequest
+from caudal.runs.probe import COMPLETE, TRAINING, ProbeRequest
 from caudal.runs.probe_subject import Room, Subject
 from caudal.runs.spec import RunSpec
 
-STEP = Step(micro_batch=1, ram=Bytes(1), seconds_per_sample=1.0)
-FOUND = {"found": ProbeResult(device="cpu", imported=Bytes(1), static={}, steps=(STEP,)).model_dump()}
+SINGLE = Step(micro_batch=1, ram=Bytes(1), seconds_per_sample=1.0)  # is not exact
+WHOLE = Step(micro_batch=4, ram=Bytes(3), seconds_per_sample=1.0)
+THRIFTY = Step(micro_batch=4, heap=1, recompute=2, ram=Bytes(2), seconds_per_sample=1.5)
+
+
+def found(*steps: Step) -> dict[str, Any]:
+    """What a child says after the last of these."""
+    return {"found": ProbeResult(device="cpu", imported=Bytes(1), static={}, steps=steps).model_dump()}
 
 
 def request() -> ProbeRequest:
@@ -44,16 +50,35 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[bool, list[dict[str, Any]]]:
 
 
 def test_what_was_measured_before_the_end_is_used(asked: dict[bool, list[dict[str, Any]]]) -> None:
-    asked[False] = [{"measures": "reading"}, TRAINING, FOUND]
-    assert probe.ask(request()).steps == (STEP,)
+    asked[False] = [{"measures": "reading"}, TRAINING, found(WHOLE)]
+    assert probe.ask(request()).steps == (WHOLE,)
 
 
 def test_one_that_ended_at_its_first_step_begins_again_with_the_least(
     asked: dict[bool, list[dict[str, Any]]],
 ) -> None:
-    asked[False], asked[True] = [{"measures": "scoring"}, TRAINING], [TRAINING, FOUND]
-    assert probe.ask(request()).steps == (STEP,)
+    asked[False], asked[True] = [{"measures": "scoring"}, TRAINING], [TRAINING, found(THRIFTY)]
+    assert probe.ask(request()).steps == (THRIFTY,)
     assert not asked, "both were asked"
+
+
+def test_one_that_ended_before_an_exact_micro_batch_is_asked_again_and_both_count(
+    asked: dict[bool, list[dict[str, Any]]],
+) -> None:
+    asked[False], asked[True] = [TRAINING, found(SINGLE)], [TRAINING, found(THRIFTY), COMPLETE]
+    assert set(probe.ask(request()).steps) == {SINGLE, THRIFTY}
+
+
+def test_what_the_first_measured_counts_where_the_second_measured_nothing(
+    asked: dict[bool, list[dict[str, Any]]],
+) -> None:
+    asked[False], asked[True] = [TRAINING, found(SINGLE)], [TRAINING]
+    assert probe.ask(request()).steps == (SINGLE,)
+
+
+def test_one_that_ended_by_itself_is_not_asked_again(asked: dict[bool, list[dict[str, Any]]]) -> None:
+    asked[False] = [TRAINING, found(SINGLE), COMPLETE]
+    assert probe.ask(request()).steps == (SINGLE,)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +135,7 @@ def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
 
     def step(size: int, _meter: object) -> Step:
         clock.now += 60.0 * (size >= slow_from)
-        return STEP.model_copy(update={"micro_batch": size, "ram": Bytes(size)})
+        return SINGLE.model_copy(update={"micro_batch": size, "ram": Bytes(size)})
 
     subject: Any = SimpleNamespace(card=None, _step=step)
     meter: Any = None

@@ -24,6 +24,8 @@ from caudal.runs.spec import RunSpec
 
 TRAINING = {"measures": "training"}
 """What the child says before its first step."""
+COMPLETE = {"measures": "nothing more"}
+"""What the child says last, where nothing ended it."""
 
 
 class ProbeRequest(Frozen):
@@ -45,8 +47,8 @@ class ProbeRequest(Frozen):
 def ask(request: ProbeRequest) -> ProbeResult:
     """Run the probe in a child process and wait for it.
 
-    What it measured before the kernel ended it counts. Where that was no step at all, another one begins with
-    the smallest that there is.
+    What it measured before the kernel ended it counts. Where that was no step of an exact micro-batch,
+    another one begins with what takes least, and what both measured is put together.
 
     Raises:
         DoesNotFit: no child measured a step, or the budget is below what the interpreter takes.
@@ -55,14 +57,26 @@ def ask(request: ProbeRequest) -> ProbeResult:
     if request.ram < LEAST_RAM:
         raise _too_small(request.ram, LEAST_RAM)
     told = _run(request)
-    if TRAINING in told[-1:]:
-        told = _run(request.model_copy(update={"thrifty": True}))
+    if _ended_early(told, request.exact):
+        told += _run(request.model_copy(update={"thrifty": True}))
     answer = told[-1] if told else {}
     if "error" in answer:
         raise from_record(answer["error"])
-    if "found" not in answer:
+    if not (found := _found(told)):
         raise overflowed(request.ram, answer.get("measures", ""))
-    return ProbeResult.model_validate(answer["found"])
+    steps = {(step.micro_batch, step.heap, step.recompute): step for one in found for step in one.steps}
+    return found[-1].model_copy(update={"steps": tuple(steps.values())})
+
+
+def _ended_early(told: list[dict[str, Any]], exact: tuple[int, ...]) -> bool:
+    """Whether a child was ended while it measured steps, before one of an exact micro-batch."""
+    if TRAINING not in told or COMPLETE in told or "error" in told[-1]:
+        return False
+    return not any(step.micro_batch in exact for one in _found(told) for step in one.steps)
+
+
+def _found(told: list[dict[str, Any]]) -> list[ProbeResult]:
+    return [ProbeResult.model_validate(one["found"]) for one in told if "found" in one]
 
 
 def _run(request: ProbeRequest) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The process that a probe asks: `python -m caudal.runs.probe_child`, a request as JSON on standard input.
 
 It runs a few real steps and says on standard output, line by line, what it measures and what it has found so
-far; the last line holds all of it, or the error.
+far. Who ended by itself says so, or its error, in the last line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from caudal.memory.cost import ProbeResult, Step
 from caudal.memory.levers.threads import Threads
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.machine import settle
-from caudal.runs.probe import TRAINING, ProbeRequest, overflowed
+from caudal.runs.probe import COMPLETE, TRAINING, ProbeRequest, overflowed
 from caudal.runs.refusal import refuse_at_once
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Work
@@ -134,6 +134,7 @@ def measure(request: ProbeRequest) -> None:
             _say({"found": found.model_dump(mode="json")})
     if card is not None and not steps and request.thrifty:
         raise overflowed(card, "training", "vram")
+    _say(COMPLETE)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from caudal.data.url import Location
 from caudal.runs.loaded import Loaded, is_of_samples, load_model
 from caudal.runs.report import paint
 
-LARGEST_PX = 512
+SIDES_PX = (128, 256, 512)
+"""Of the middle of a scene."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,19 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """`count` of them; the largest is of `shape` (bands, rows, columns) as the model takes it.
+
+    `each` gives them one by one. What it takes is how much of a scene is seen at the most: the side of its
+    middle in pixels.
+    """
+
+    count: int
+    shape: tuple[int, int, int]
+    each: Callable[[int], Iterator[Seen]]
+
+
+@dataclass(frozen=True)
 class Eyes:
     """A model in evaluation mode, its classes' names, and the temperature of its scores if it has one."""
 
@@ -54,10 +70,8 @@ class Eyes:
     device: str
     source: Any
 
-    def look(
-        self, data: str, labels: str | None, most: int, tick: Callable[[int, int], None]
-    ) -> tuple[int, Iterator[Seen]]:
-        """The first `most` pictures of a folder, or the one that is named, and how many they are.
+    def look(self, data: str, labels: str | None, most: int, tick: Callable[[int, int], None]) -> Pictures:
+        """The first `most` pictures of a folder, or the one that is named.
 
         `tick` hears how far looking for them is.
 
@@ -106,17 +120,19 @@ def open_eyes(path: Path, device: str) -> Eyes:
     return Eyes(model.model.eval(), model.sought.names, temperature, model.device, model)
 
 
-def _scenes(loaded: Loaded, data: str, most: int) -> tuple[int, Iterator[Seen]]:
+def _scenes(loaded: Loaded, data: str, most: int) -> Pictures:
     paths = images_in(located(data))[:most]
-    return len(paths), _each_scene(loaded, paths)
+    sizes = [(header.height, header.width) for header in (reader_for(path).header(path) for path in paths)]
+    high, wide = (min(SIDES_PX[-1], max(sides)) for sides in zip(*sizes, strict=True))
+    return Pictures(len(paths), (loaded.card.bands, high, wide), partial(_each_scene, loaded, paths))
 
 
-def _each_scene(loaded: Loaded, paths: Sequence[Location]) -> Iterator[Seen]:
+def _each_scene(loaded: Loaded, paths: Sequence[Location], side_px: int) -> Iterator[Seen]:
     for path in paths:
         reader = reader_for(path)
         header = reader.header(path)
         loaded.check_bands(header.bands, path)
-        high, wide = min(LARGEST_PX, header.height), min(LARGEST_PX, header.width)
+        high, wide = min(side_px, header.height), min(side_px, header.width)
         window = Window((header.height - high) // 2, (header.width - wide) // 2, high, wide)
         with reader.open(path) as source:
             pixels = source.read(window)
@@ -141,13 +157,16 @@ def _each_scene(loaded: Loaded, paths: Sequence[Location]) -> Iterator[Seen]:
 
 def _samples(
     model: Any, data: str, labels: str | None, most: int, tick: Callable[[int, int], None]
-) -> tuple[int, Iterator[Seen]]:
+) -> Pictures:
     opened, spec = model.open(data, labels, tick)
     members = opened.members[:most]
-    return len(members), _each_sample(model, opened, spec, members)
+    each = partial(_each_sample, model, opened, spec, members)
+    with closing(each()) as seen:
+        bands, high, wide = next(seen).x_CHW.shape
+    return Pictures(len(members), (bands, high, wide), lambda _side_px: each())
 
 
-def _each_sample(model: Any, opened: Any, spec: Any, members: Any) -> Iterator[Seen]:
+def _each_sample(model: Any, opened: Any, spec: Any, members: Any) -> Generator[Seen]:
     from caudal.runs.work.pictures import bands_last
     from caudal.runs.work.set_stream import scoring_batches
     from caudal.runs.work.told_classes import Strangers

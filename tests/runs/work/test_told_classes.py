@@ -80,8 +80,8 @@ def test_explanations_name_the_truth_by_its_name(colours: Path, tmp_path: Path) 
 
     eyes = open_eyes(colours, "cpu")
     data = folders(tmp_path / "set", ("azure", "red"), 2)
-    _count, seen = eyes.look(str(data), None, 4, lambda _done, _total: None)
-    assert [one.truth for one in seen] == [None, None, "red", "red"]
+    pictures = eyes.look(str(data), None, 4, lambda _done, _total: None)
+    assert [one.truth for one in pictures.each(512)] == [None, None, "red", "red"]
     assert any("azure" in text for text in eyes.warnings())
 
 

@@ -80,7 +80,7 @@ def looks_at_a_layer(method: str) -> bool:
     return method in ("gradcam", "hirescam")
 
 
-def _captum() -> Any:
+def captum() -> Any:
     """The part of captum that is used; it brings matplotlib along, about 40 MiB and 2 seconds.
 
     Raises:
@@ -96,7 +96,7 @@ def _captum() -> Any:
 
 
 def _gradcam(score: TargetScore, x_BCHW: torch.Tensor, layer: str, _effort: Effort) -> torch.Tensor:
-    attr, module = _captum(), score.model.get_submodule(layer)
+    attr, module = captum(), score.model.get_submodule(layer)
     values = attr.LayerGradCam(score, module).attribute(x_BCHW)
     if isinstance(values, torch.Tensor) and values.dim() == 3:
         # Captum takes the second dimension for channels; in tokens it is the place.
@@ -110,7 +110,7 @@ def _gradcam(score: TargetScore, x_BCHW: torch.Tensor, layer: str, _effort: Effo
 def _hirescam(score: TargetScore, x_BCHW: torch.Tensor, layer: str, _effort: Effort) -> torch.Tensor:
     # Gradient times activation at each place, summed over channels: Grad-CAM without its mean of gradients.
     module = score.model.get_submodule(layer)
-    values = _captum().LayerGradientXActivation(score, module).attribute(x_BCHW)
+    values = captum().LayerGradientXActivation(score, module).attribute(x_BCHW)
     return _spread(_picture(values, x_BCHW, layer).sum(1, keepdim=True), score.model, x_BCHW)
 
 
@@ -145,7 +145,7 @@ def _integrated_gradients(
     score: TargetScore, x_BCHW: torch.Tensor, _layer: str, effort: Effort
 ) -> torch.Tensor:
     values_BCHW: torch.Tensor = (
-        _captum()
+        captum()
         .IntegratedGradients(score)
         .attribute(
             x_BCHW,
@@ -162,7 +162,7 @@ def _occlusion(score: TargetScore, x_BCHW: torch.Tensor, _layer: str, effort: Ef
     high, wide = (math.ceil(side / effort.cells) for side in (height, width))
     with torch.no_grad():
         values_BCHW: torch.Tensor = (
-            _captum()
+            captum()
             .Occlusion(score)
             .attribute(
                 x_BCHW.detach(),

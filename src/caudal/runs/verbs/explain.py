@@ -9,10 +9,9 @@ from typing import Any
 from caudal.core.errors import CaudalError, UsageError
 from caudal.core.events import Sink
 from caudal.core.messages import _
-from caudal.core.units import MIB, Bytes
+from caudal.core.units import Bytes
 from caudal.data.paths import local_path
-from caudal.memory import planner
-from caudal.memory.meters import charged_bytes
+from caudal.runs.explaining import at_once
 from caudal.runs.loaded import is_of_samples
 from caudal.runs.machine import ram_budget
 from caudal.runs.reason_masks import ReasonMasks
@@ -25,7 +24,6 @@ from caudal.runs.seen import Eyes, Seen, open_eyes
 from caudal.runs.telling import Telling
 
 MOST = 12
-_WORK_BYTES = Bytes(160 * MIB)  # a copy of the weights is counted beside it; measured on pictures of 224 px
 
 
 def explain(
@@ -69,24 +67,23 @@ def explain(
         )
     with Telling("explain", listeners) as told:
         eyes = open_eyes(folder, device or "auto")
-        needed = Bytes(charged_bytes() + _WORK_BYTES)
-        planner.refuse_above(budget, needed)
         wanted = 1 if page.suffix == ".png" else most
-        count, seen = eyes.look(str(images), str(labels) if labels else None, wanted, told.scanned)
-        told.started(eyes.source.card.task, eyes.device, count, budget, needed)
+        pictures = eyes.look(str(images), str(labels) if labels else None, wanted, told.scanned)
+        together = at_once(eyes, pictures.shape, budget)
+        told.started(eyes.source.card.task, eyes.device, pictures.count, budget, together.needed)
         beside, absent = ReasonMasks(masks), list[CaudalError]()
         items: list[ExplainedImage] = []
-        for one in seen:
+        for one in pictures.each(together.side_px):
             try:
-                items.append(_explained(eyes, one, methods, target, beside))
+                items.append(_explained(eyes, one, methods, target, beside, together.copies))
             except UsageError as error:
                 if not error.facts.get("nowhere"):
                     raise
                 absent.append(error)
-            told.part(len(items) + len(absent), count)
+            told.part(len(items) + len(absent), pictures.count)
         if not items:
             raise absent[0]
-        warnings = [*eyes.warnings(), *beside.warnings(), *_absent(absent, target)]
+        warnings = [*eyes.warnings(), *together.warnings, *beside.warnings(), *_absent(absent, target)]
         if page.suffix == ".png":
             write_figure(page, items[0])
         else:
@@ -98,7 +95,7 @@ def explain(
         output=str(page),
         metrics={"pictures": float(len(items)), **figures},
         budget_bytes={"ram": int(budget), "vram": 0},
-        predicted_bytes={"ram": int(needed), "vram": 0},
+        predicted_bytes={"ram": int(together.needed), "vram": 0},
         peak_bytes={"ram": int(told.peak), "vram": 0},
         seconds=told.seconds,
         warnings=tuple(warnings),
@@ -165,9 +162,10 @@ def _explain_places(
 
 
 def _explained(
-    eyes: Eyes, one: Seen, methods: Sequence[str], target: str | None, masks: ReasonMasks
+    eyes: Eyes, one: Seen, methods: Sequence[str], target: str | None, masks: ReasonMasks, copies: int
 ) -> ExplainedImage:
-    from caudal.inference.explain.explain import Looks, explain
+    from caudal.inference.explain.explain import DEFAULT_METHODS, Looks, explain
+    from caudal.inference.explain.methods import Effort
     from caudal.inference.explain.target import TargetScore, choose_target
 
     index = None
@@ -179,7 +177,7 @@ def _explained(
             )
         index = eyes.class_names.index(target)
     chosen = choose_target(eyes.model, one.x_CHW, index)
-    looks = Looks(methods=tuple(methods)) if methods else Looks()
+    looks = Looks(methods=tuple(methods) or DEFAULT_METHODS, effort=Effort(batch=copies))
     lesion_HW = masks.of(one)
     found = explain(eyes.model, one.x_CHW, chosen, looks, lesion_HW=lesion_HW)
     score = TargetScore(eyes.model, chosen)
