@@ -37,6 +37,29 @@ def test_a_peak_that_is_over_before_anyone_looks_is_seen_all_the_same() -> None:
     assert meter.peak() - before < 8 * MIB
 
 
+def test_meters_share_the_mark_and_none_loses_its_peak_to_another() -> None:
+    first = PeakMeter()
+    before = first.peak()
+    touched(48 * MIB).close()
+    second = PeakMeter()
+    touched(16 * MIB).close()
+    first_saw, second_saw = first.peak() - before, second.peak() - before
+    assert 44 * MIB < first_saw < 60 * MIB
+    assert 12 * MIB < second_saw < 24 * MIB
+    first.reset()
+    assert first.peak() - before < 8 * MIB
+    assert second.peak() - before == second_saw
+
+
+def test_a_watch_takes_nothing_from_a_meter_beside_it() -> None:
+    with Watch(hertz=1000.0) as watch:
+        meter = PeakMeter()
+        before = meter.peak()
+        touched(48 * MIB).close()
+        watch.peak  # noqa: B018 - a look, which begins the watch's mark anew
+        assert 44 * MIB < meter.peak() - before < 60 * MIB
+
+
 def test_children_are_charged_to_the_tree() -> None:
     code = "import sys; b = bytearray(b'x') * (80 << 20); print('ready', flush=True); sys.stdin.read()"
     with subprocess.Popen(

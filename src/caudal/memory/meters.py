@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -92,32 +93,52 @@ def _charged(status: dict[str, int]) -> int:
     return status.get("RssAnon", 0) + status.get("RssShmem", 0)
 
 
+_MARK = threading.Lock()
+_METERS: weakref.WeakSet[PeakMeter] = weakref.WeakSet()
+"""All that read the one mark of this process."""
+
+
 class PeakMeter:
     """The exact peak of this process's charged bytes since `reset`.
 
     The kernel keeps the high-water mark of the resident set (`VmHWM`); taking off the file pages leaves
-    the charged ones. Where the mark cannot be reset (`/proc/self/clear_refs` is not writable), it is the
+    the charged ones. There is one mark for all meters of a process: who resets it tells the others before
+    what it stood at. Where it cannot be reset (`/proc/self/clear_refs` is not writable), it is the
     peak since the process began. When file pages came or went meanwhile, as where libraries load and files
     are mapped, nobody knows which of them the mark counts: then it is the least that it can mean.
     """
 
     def __init__(self) -> None:
         self.resettable = True
+        self._file_bytes = self._seen = 0
         self.reset()
+        with _MARK:
+            _METERS.add(self)
 
     def reset(self) -> None:
         """Start a new peak from what is held now."""
-        try:
-            (_PROC / "self/clear_refs").write_text("5")
-        except OSError:
-            self.resettable = False
-        self._file_bytes = process.status("self").get("RssFile", 0)
+        with _MARK:
+            status = process.status("self")
+            for other in _METERS:
+                other._seen = max(other._seen, other._marked(status))
+            try:
+                (_PROC / "self/clear_refs").write_text("5")
+            except OSError:
+                self.resettable = False
+            else:
+                for other in _METERS:
+                    other._file_bytes = status.get("RssFile", 0)
+            self._file_bytes, self._seen = status.get("RssFile", 0), 0
 
     def peak(self) -> Bytes:
         """The most bytes that were charged at once."""
-        status = process.status("self")
+        with _MARK:
+            return Bytes(max(self._seen, self._marked(process.status("self"))))
+
+    def _marked(self, status: dict[str, int]) -> int:
+        """What the mark means at least."""
         file_bytes = max(self._file_bytes, status.get("RssFile", 0))
-        return Bytes(max(_charged(status), status.get("VmHWM", 0) - file_bytes))
+        return max(_charged(status), status.get("VmHWM", 0) - file_bytes)
 
 
 class Watch:

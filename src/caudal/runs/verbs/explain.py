@@ -11,6 +11,7 @@ from caudal.core.events import Sink
 from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.paths import local_path
+from caudal.memory import allocator
 from caudal.runs.explaining import at_once
 from caudal.runs.loaded import is_of_samples
 from caudal.runs.machine import ram_budget
@@ -69,18 +70,20 @@ def explain(
         eyes = open_eyes(folder, device or "auto")
         wanted = 1 if page.suffix == ".png" else most
         pictures = eyes.look(str(images), str(labels) if labels else None, wanted, told.scanned)
-        together = at_once(eyes, pictures.shape, budget)
-        told.started(eyes.source.card.task, eyes.device, pictures.count, budget, together.needed)
         beside, absent = ReasonMasks(masks), list[CaudalError]()
         items: list[ExplainedImage] = []
-        for one in pictures.each(together.side_px):
-            try:
-                items.append(_explained(eyes, one, methods, target, beside, together.copies))
-            except UsageError as error:
-                if not error.facts.get("nowhere"):
-                    raise
-                absent.append(error)
-            told.part(len(items) + len(absent), pictures.count)
+        with allocator.apart():
+            together = at_once(eyes, pictures.shape, budget)
+        told.started(eyes.source.card.task, eyes.device, pictures.count, budget, together.needed)
+        with allocator.apart(together.gives_back):
+            for one in pictures.each(together.side_px):
+                try:
+                    items.append(_explained(eyes, one, methods, target, beside, together.copies))
+                except UsageError as error:
+                    if not error.facts.get("nowhere"):
+                        raise
+                    absent.append(error)
+                told.part(len(items) + len(absent), pictures.count)
         if not items:
             raise absent[0]
         warnings = [*eyes.warnings(), *together.warnings, *beside.warnings(), *_absent(absent, target)]
