@@ -14,10 +14,10 @@ from caudal.data.normalize import Normalization
 from caudal.models import weights
 
 
-def untrained(path: Path) -> Path:
+def untrained(path: Path, width: int = 4, depth: int = 2) -> Path:
     """A run of three bands and two classes, with nothing in it but its model."""
     torch.manual_seed(1)
-    config = {"width": 4, "depth": 2, "stem": 1}
+    config = {"width": width, "depth": depth, "stem": 1}
     card = weights.ModelCard(
         task="segmentation", architecture="unet", config=config, bands=3, outputs=2,
         normalization=Normalization.plain(3).model_dump(mode="json"),
