@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,24 @@ def memory_group(limit_bytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        folder.rmdir()
+        _remove(folder)
+
+
+def _remove(folder: Path, patience_seconds: float = 20.0) -> None:
+    """Take a group away, and whoever is left in it: children of a child that was killed."""
+    until = time.monotonic() + patience_seconds
+    while True:
+        for pid in (folder / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        try:
+            folder.rmdir()
+        except OSError:  # they are not gone yet
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def run_in_group(command: Sequence[str], limit_bytes: int, timeout_seconds: float = 280, **env: str) -> Ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from caudal.core.errors import DataError, DoesNotFit, UsageError
+from caudal.core.errors import CaudalError, DataError, DoesNotFit, UsageError
+from caudal.core.geometry import Window
 from caudal.core.messages import _
-from caudal.core.units import Bytes
+from caudal.core.units import MIB, Bytes
 from caudal.data.classes import Classes
 from caudal.data.normalize import Normalization
 from caudal.data.readers import reader_for
@@ -41,6 +43,7 @@ from caudal.training import precision
 from caudal.training.retry import ran_out
 
 _COMFORT = 2  # times what its largest layer takes: less room than that is not tried in this process
+_PIXEL, _LITTLE = Window(0, 0, 1, 1), 2 * MIB  # of a file, and what may be decoded for it
 
 
 @dataclass
@@ -107,6 +110,8 @@ class Loaded:
             DoesNotFit: not even the smallest tile fits, into `budget` or into the device's.
         """
         header = reader_for(path).header(path)
+        if not self.tiles:
+            _read_once(path)
         multiple, reach = int(self.model.multiple_px), int(self.model.receptive_field_px)  # type: ignore[arg-type]
         rows = candidates(reach, multiple, exact)
         most: tuple[Bytes, Bytes] | None = None
@@ -192,6 +197,13 @@ class Loaded:
             Holder(name=tiles, bytes=ram, exact=False),
             Holder(name=_("decoding"), bytes=scratch, exact=False),
         ]
+
+
+def _read_once(path: Location) -> None:
+    """Read a pixel where that takes little: what the decoder loads is held in each phase that follows."""
+    with suppress(CaudalError), reader_for(path).open(path) as source:
+        if source.scratch_bytes(_PIXEL) <= _LITTLE:
+            source.read(_PIXEL)
 
 
 def _scratch(tiling: Tiling, header: Header) -> Bytes:

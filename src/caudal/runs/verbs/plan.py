@@ -242,7 +242,8 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
 
     def holders(point: Point) -> list[Holder]:
         arena = work.arena_bytes(point.open_blocks, point.ahead)
-        found = training_holders(probe, point, arena, parent, work.index_bytes)
+        between = work.steps > spec.training.validation_steps
+        found = training_holders(probe, point, arena, parent, work.index_bytes, between)
         return [*found, *_margin_holders(found, margins)]
 
     def seconds_per_sample(point: Point) -> float:
@@ -326,11 +327,12 @@ def training_holders(
     arena_bytes: Bytes,
     parent: int,
     index_bytes: int,
+    scores_between: bool,
 ) -> list[Holder]:
     """Who holds bytes in the phase of a training run that holds most; the sum is the predicted peak.
 
-    Steps decode and do not score. A score in between finds the arena full and the threads at rest. The last
-    one has the machine to itself.
+    Steps decode and do not score. A score in between, where there is one, finds the arena full and the
+    threads at rest. The last one has the machine to itself.
     """
     ram, vram = cost.step_bytes(probe, point)
     on_device = probe.device == "cuda"
@@ -347,11 +349,9 @@ def training_holders(
     decoding = Holder(name=_("decoding"), bytes=cost.decoding_bytes(probe, point.threads), exact=False)
     beside = Holder(name=_("scoring"), bytes=Bytes(max(0, probe.scoring - ram)), exact=False)
     alone = Holder(name=_("scoring"), bytes=probe.scoring, exact=False)
-    phases = (
-        [*always, *static, stepping, arena, decoding],
-        [*always, *static, stepping, arena, beside],
-        [*always, alone],
-    )
+    phases = [[*always, *static, stepping, arena, decoding], [*always, alone]]
+    if scores_between:
+        phases.append([*always, *static, stepping, arena, beside])
     most = max(phases, key=lambda phase: planner.total(phase, "ram"))
     if on_device:
         on_card = [Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False)]

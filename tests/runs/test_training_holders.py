@@ -1,0 +1,43 @@
+"""Who holds bytes when a training holds most: steps, a score between them, or the last score alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from caudal.core.units import MIB, Bytes
+from caudal.memory import planner
+from caudal.memory.cost import ProbeResult, Step
+from caudal.memory.plan import Point
+from caudal.runs.verbs.plan import training_holders
+
+ARENA, STEP, LIBRARIES, MODEL = 20, 90, 180, 8  # MiB
+POINT = Point(micro_batch=4, open_blocks=1)
+
+
+def predicted(scoring: int, between: bool) -> float:
+    """MiB beside what every phase holds, where scoring takes so many."""
+    step = Step(micro_batch=4, ram=Bytes(STEP * MIB), seconds_per_sample=1.0)
+    probe = ProbeResult(
+        device="cpu",
+        imported=Bytes(LIBRARIES * MIB),
+        static={"weights": MODEL * MIB},
+        steps=(step,),
+        decodings=((1, Bytes(0)),),
+        scoring=Bytes(scoring * MIB),
+    )
+    rows = training_holders(probe, POINT, Bytes(ARENA * MIB), 0, 0, between)
+    others = sum(h.bytes for h in rows if h.name in ("interpreter and libraries", "index, files, curves"))
+    return (planner.total(rows, "ram") - others) / MIB
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_steps_hold_most_where_scoring_takes_little(between: bool) -> None:
+    assert predicted(scoring=30, between=between) == MODEL + STEP + ARENA
+
+
+def test_a_score_between_steps_finds_the_arena_full() -> None:
+    assert predicted(scoring=140, between=True) == MODEL + 140 + ARENA
+
+
+def test_without_one_the_last_score_has_the_machine_to_itself() -> None:
+    assert predicted(scoring=140, between=False) == 140
