@@ -16,8 +16,8 @@ from pathlib import Path
 
 from caudal.core.caches import keep, user_cache
 
-FIRST = 0.015
-"""Of runs of a kind that nobody has seen. The same run differs by as much from time to time."""
+FIRST = 0.025
+"""Of runs of a kind that nobody has seen: the same run differs by as much from time to time."""
 _SHARE = 0.95
 _KEPT = 100  # of one kind
 _MOST = 0.25  # past this something else is wrong, and a smaller plan is the wrong answer
