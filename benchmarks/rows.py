@@ -48,6 +48,7 @@ ROWS = {
     "service_cancel": "benchmarks.service_cancel:row",
     "service_load": "benchmarks.service_load:row",
     "service_start": "benchmarks.service_start:row",
+    "service_mlflow": "benchmarks.service_mlflow:row",
     "hostile": "benchmarks.hostile:row",
 }
 

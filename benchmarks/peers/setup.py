@@ -1,8 +1,8 @@
 """Makes the peers' environments by venv and pip, pinned: `python -m benchmarks.peers.setup [NAME…]`.
 
 They lie in `build/peers`, or in the folder that `CAUDAL_PEERS` names. `torch` holds SPDL, Grain, LitData and
-WebDataset; `tensorflow` holds tf.data; `memory` MONAI, Lightning and Accelerate. The other peers run in
-Caudal's own environment. Needs only Python.
+WebDataset; `tensorflow` holds tf.data; `memory` MONAI, Lightning and Accelerate; `mlflow` the server
+that runs are told to. The other peers run in Caudal's own environment. Needs only Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("torch", "tensorflow", "memory", "anomaly")
+NAMES = ("torch", "tensorflow", "memory", "anomaly", "mlflow")
 
 
 def home() -> Path:

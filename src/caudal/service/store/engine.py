@@ -19,6 +19,7 @@ from caudal.service.errors import StoreAway
 
 _WRITES = "caudal_writes"
 BUSY_SECONDS = 5.0
+_CACHE_KIB = 512
 
 
 def full_url(url: str) -> sa.URL:
@@ -58,7 +59,13 @@ class Database:
 
     def _set_up(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where `_begin` says
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        # What is read is small, and the kernel keeps the file: a cache for each connection only grows.
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"cache_size=-{_CACHE_KIB}",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     def _begin(self, connection: sa.Connection) -> None:
