@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from caudal.core.units import MIB, Bytes
-from caudal.memory import planner
+from caudal.memory import cost, planner
 from caudal.memory.cost import ProbeResult, Step
 from caudal.memory.plan import Point
 from caudal.runs.verbs.plan import training_holders
 
-ARENA, STEP, LIBRARIES, MODEL = 20, 90, 180, 8  # MiB
+ARENA, STEP, LIBRARIES, MODEL, LEFT = 20, 90, 180, 8, 5  # MiB
 POINT = Point(micro_batch=4, open_blocks=1)
 
 
 def predicted(scoring: int, between: bool) -> float:
     """MiB beside what every phase holds, where scoring takes so many."""
-    step = Step(micro_batch=4, ram=Bytes(STEP * MIB), seconds_per_sample=1.0)
+    step = Step(micro_batch=4, ram=Bytes(STEP * MIB), left=Bytes(LEFT * MIB), seconds_per_sample=1.0)
     probe = ProbeResult(
         device="cpu",
         imported=Bytes(LIBRARIES * MIB),
@@ -39,5 +39,18 @@ def test_a_score_between_steps_finds_the_arena_full() -> None:
     assert predicted(scoring=140, between=True) == MODEL + 140 + ARENA
 
 
-def test_without_one_the_last_score_has_the_machine_to_itself() -> None:
-    assert predicted(scoring=140, between=False) == 140
+def test_without_one_the_last_score_finds_but_what_steps_have_left() -> None:
+    assert predicted(scoring=140, between=False) == 140 + LEFT
+
+
+def test_what_the_first_steps_left_is_counted_to_those_that_were_measured_after_them() -> None:
+    """It was there already when these were measured, and in a run it is not."""
+    sizes = [(1, 30, 9), (2, 28, 1), (4, 35, 1)]
+    steps = [
+        Step(micro_batch=n, ram=Bytes(ram), left=Bytes(left), seconds_per_sample=1.0)
+        for n, ram, left in sizes
+    ]
+    probe = ProbeResult(device="cpu", imported=Bytes(1), static={}, steps=tuple(steps))
+    points = [Point(micro_batch=n, open_blocks=1) for n, _ram, _left in sizes]
+    assert [cost.step_bytes(probe, point)[0] for point in points] == [30, 28 + 8, 35 + 8]
+    assert [cost.left_bytes(probe, point) for point in points] == [9, 1 + 8, 1 + 8]

@@ -20,13 +20,14 @@ from caudal.memory.plan import Holder, Point, Pool
 class Step(Frozen):
     """One measured training step: its peak above `ProbeResult.imported`, by pool, and its time.
 
-    `heap` and `recompute` are the positions of those levers.
+    `heap` and `recompute` are the positions of those levers. `left` is what it leaves behind: kernels.
     """
 
     micro_batch: int
     heap: int = 0
     recompute: int = 0
     ram: Bytes
+    left: Bytes = Bytes(0)
     vram: Bytes = Bytes(0)
     seconds_per_sample: float
 
@@ -99,7 +100,30 @@ def step_bytes(probe: ProbeResult, point: Point) -> tuple[Bytes, Bytes]:
     steps = [s for s in probe.steps if (s.heap, s.recompute) == (point.heap, point.recompute)]
     ram = line([(s.micro_batch, s.ram) for s in steps], point.micro_batch)
     vram = line([(s.micro_batch, s.vram) for s in steps], point.micro_batch)
-    return Bytes(ram), Bytes(vram)
+    return Bytes(ram + _of_the_first(probe, point)), Bytes(vram)
+
+
+def left_bytes(probe: ProbeResult, point: Point) -> Bytes:
+    """What steps leave behind on the host, once they are over."""
+    steps = [s for s in probe.steps if (s.heap, s.recompute) == (point.heap, point.recompute)]
+    return Bytes(
+        line([(s.micro_batch, s.left) for s in steps], point.micro_batch) + _of_the_first(probe, point)
+    )
+
+
+def _of_the_first(probe: ProbeResult, point: Point) -> float:
+    """What the first steps of a process leave and no later ones: threads and tables, for steps of any size.
+
+    It was there already when the others were measured, and is no part of what these say.
+    """
+    first, *others = probe.steps
+    if not others or (first.micro_batch, first.heap, first.recompute) == (
+        point.micro_batch,
+        point.heap,
+        point.recompute,
+    ):
+        return 0.0
+    return max(0.0, first.left - max(s.left for s in others))
 
 
 def step_seconds(probe: ProbeResult, point: Point, batch: int) -> float:

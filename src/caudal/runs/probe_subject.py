@@ -198,8 +198,10 @@ class Subject:
             if sum(seconds) > _LONG_SECONDS and len(seconds) >= _AT_LEAST:
                 break
         on_device = vram.peak_since_reset() if self.device == "cuda" else None
+        allocator.trim()
         return Step(
             micro_batch=size,
+            left=Bytes(max(0, self._left_by_others() - left)),
             ram=Bytes(max(0, peak - left - self.imported - (self.held if self.device == "cpu" else 0))),
             vram=Bytes(max(0, (on_device or self.held) - self.held)),
             # The first of a size makes the kernels for it.

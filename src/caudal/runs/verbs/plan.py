@@ -332,7 +332,7 @@ def training_holders(
     """Who holds bytes in the phase of a training run that holds most; the sum is the predicted peak.
 
     Steps decode and do not score. A score in between, where there is one, finds the arena full and the
-    threads at rest. The last one has the machine to itself.
+    threads at rest. The last one finds the kernels that steps have left.
     """
     ram, vram = cost.step_bytes(probe, point)
     on_device = probe.device == "cuda"
@@ -349,7 +349,8 @@ def training_holders(
     decoding = Holder(name=_("decoding"), bytes=cost.decoding_bytes(probe, point.threads), exact=False)
     beside = Holder(name=_("scoring"), bytes=Bytes(max(0, probe.scoring - ram)), exact=False)
     alone = Holder(name=_("scoring"), bytes=probe.scoring, exact=False)
-    phases = [[*always, *static, stepping, arena, decoding], [*always, alone]]
+    left = Holder(name=_("left by steps"), bytes=cost.left_bytes(probe, point), exact=False)
+    phases = [[*always, *static, stepping, arena, decoding], [*always, left, alone]]
     if scores_between:
         phases.append([*always, *static, stepping, arena, beside])
     most = max(phases, key=lambda phase: planner.total(phase, "ram"))
