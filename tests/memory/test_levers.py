@@ -309,6 +309,29 @@ def again():
     return [np.ones(BLOCK // 2, np.uint8) for _ in range(16)]
 """
 
+_SERVER_CHILD = """
+import json, sys
+import numpy as np
+from caudal.memory import allocator
+from caudal.memory.meters import charged_bytes
+
+allocator.settle()
+if sys.argv[1] == "server":
+    allocator.let_go()
+before = charged_bytes()
+held = [np.ones(2**19, np.uint8) for _ in range(64)]
+del held
+print(json.dumps(charged_bytes() - before))
+"""
+
+
+def test_a_server_keeps_nothing_of_what_was_large_for_a_moment() -> None:
+    """A run does: its next step asks for the same again."""
+    kept, let_go = (measured(_SERVER_CHILD, way) for way in ("run", "server"))
+    assert kept > 30 * 2**20
+    assert let_go < 2 * 2**20
+
+
 _GIVEN_BACK_CHILD = (
     _HOLES
     + """

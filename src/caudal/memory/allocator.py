@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 LARGEST_IN_HEAP_BYTES = 32 * 2**20
-_SMALL_BYTES = 2**20
+_SMALL_BYTES, _SERVERS_BYTES = 2**20, 2**18
 _ARENAS = 2  # one for the model, one for everybody else; each keeps its own freed blocks
 
 _MAPPED_BIT = 2  # of the word before a block: it lies outside of the heap
@@ -59,6 +59,20 @@ def give_back_at_once() -> None:
         _kept = False
         trim()
         _plugs.extend(_plugged())
+
+
+def let_go() -> None:
+    """For a process that lives long and computes nothing, as a server: what is freed goes back to the system.
+
+    `settle` is for runs. In a server, whatever was large for a moment would stay.
+    """
+    global _kept
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(_M_ARENA_MAX, _ARENAS)
+        mallopt(_M_MMAP_THRESHOLD, _SERVERS_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _SERVERS_BYTES)
+        _kept = False
 
 
 def _plugged() -> list[int]:

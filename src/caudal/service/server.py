@@ -16,6 +16,7 @@ import uvicorn
 from caudal.core.errors import UsageError
 from caudal.core.files import write_whole
 from caudal.core.messages import _
+from caudal.memory import allocator
 from caudal.service.app import Service, create_app
 from caudal.service.auth import hashed, new_key
 from caudal.service.heads import BoundedHeads
@@ -73,6 +74,7 @@ def run_server(
                 _("The root {name} is no folder: {path}.").format(name=name, path=folder),
                 _("Give it as --root NAME=FOLDER, with a short name."),
             )
+    allocator.let_go()
     _log()
     with open_store(settings) as store, _listening(serving) as listener:
         token = local_token(settings.home, store)

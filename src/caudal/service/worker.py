@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 from caudal.core.errors import CaudalError, UsageError, WorkerDied
 from caudal.core.messages import _
+from caudal.memory import allocator
 from caudal.service.errors import StoreAway
 from caudal.service.keeper import Keeper, ask_to_stop
 from caudal.service.machine import start_next, this_machine
@@ -114,6 +115,7 @@ def run_worker(settings: Settings, role: Role | None = None) -> int:
         UsageError: another worker of this home runs here, or the settings ask for more than there is.
         StoreAway: the database does not answer.
     """
+    allocator.let_go()
     role = role or ("takes" if settings.queue == "embedded" else "minds")
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _alone(settings, role), open_store(settings) as store:
