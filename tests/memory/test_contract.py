@@ -44,6 +44,7 @@ def large_set(folder: Path, images: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.cgroup
 def test_a_set_eight_times_its_budget_trains_inside_it(tmp_path: Path) -> None:
     budget = 448 * MIB

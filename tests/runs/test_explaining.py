@@ -27,7 +27,7 @@ A_COPY = 240 * MIB  # of a whole scene
 def explained(run: Path, images: Path, mib: int) -> tuple[Ended, dict[str, Any]]:
     """What the command line says in a real group of its budget."""
     words = ["explain", run, images, "-o", run / "why.html", "--ram", f"{mib}MiB", "--json"]
-    more = ["--method", "integrated_gradients", "--most", "1"]
+    more = ["--method", "hirescam", "--most", "1"]
     ended = run_in_group([sys.executable, "-m", "caudal", *map(str, words), *more], mib * MIB)
     return ended, json.loads(ended.output.strip().splitlines()[-1])
 

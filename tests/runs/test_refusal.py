@@ -61,9 +61,9 @@ def test_activations_that_pass_the_budget_are_refused_by_a_trace(tiny_set: Path)
 
 
 def test_nothing_is_refused_at_once_that_a_probe_finds_room_for(tiny_set: Path) -> None:
-    made = caudal.plan(spec_of(tiny_set, "4GiB", width=32, depth=3))
+    made = caudal.plan(spec_of(tiny_set, "4GiB", width=16, depth=2))
     least = int(made.memory.predicted("ram") * 1.1)
-    again = caudal.plan(spec_of(tiny_set, str(least), width=32, depth=3))
+    again = caudal.plan(spec_of(tiny_set, str(least), width=16, depth=2))
     assert again.memory.predicted("ram") <= least
 
 

@@ -17,6 +17,8 @@ import pytest
 
 from caudal.core.units import Bytes
 from caudal.service import fence
+from caudal.service.ends import Ending
+from caudal.service.errors import StoreAway
 from caudal.service.place import began
 from caudal.service.stopping import Stopping
 from caudal.service.work import NICENESS, EvaluateWork, ExplainWork, PackWork, PredictWork, TrainWork, Work
@@ -114,10 +116,19 @@ def test_a_supervisor_that_was_stopped_for_long_finds_that_it_lost(house: House)
     pid = house.works(job)
     attempt = house.attempt(job)
     assert attempt.pid
-    os.kill(attempt.pid, signal.SIGSTOP)
-    from caudal.service.ends import Ending
+    supervisor = attempt.pid
 
-    house.store.claims.end(attempt, Ending(how="worker_lost"), house.settings)  # as a keeper elsewhere would
+    def ended_while_stopped() -> bool:
+        """Who was stopped in the middle of a transaction locks SQLite for everybody: then a moment later."""
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            house.store.claims.end(attempt, Ending(how="worker_lost"), house.settings)  # as another keeper
+        except StoreAway:
+            os.kill(supervisor, signal.SIGCONT)
+            return False
+        return True
+
+    until(ended_while_stopped, 60, "it was stopped where it holds no lock")
     until(lambda: house.get(job).attempts == 2 or house.get(job).state == "failed", what="it runs again")
     os.kill(attempt.pid, signal.SIGCONT)
     until(lambda: not alive(pid), 10, "the stale work ends")
