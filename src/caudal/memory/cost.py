@@ -95,9 +95,14 @@ def line(points: list[tuple[float, float]], at: float) -> float:
     return max(min(y for _x, y in points), y0 + (y1 - y0) * (at - x0) / (x1 - x0))
 
 
+def _measured(probe: ProbeResult, point: Point) -> list[Step]:
+    """The steps with the levers at these positions, of all micro-batches."""
+    return [s for s in probe.steps if (s.heap, s.recompute) == (point.heap, point.recompute)]
+
+
 def step_bytes(probe: ProbeResult, point: Point) -> tuple[Bytes, Bytes]:
     """Predicted peak of a step above the static bytes: (ram, vram)."""
-    steps = [s for s in probe.steps if (s.heap, s.recompute) == (point.heap, point.recompute)]
+    steps = _measured(probe, point)
     ram = line([(s.micro_batch, s.ram) for s in steps], point.micro_batch)
     vram = line([(s.micro_batch, s.vram) for s in steps], point.micro_batch)
     return Bytes(ram + _of_the_first(probe, point)), Bytes(vram)
@@ -105,10 +110,8 @@ def step_bytes(probe: ProbeResult, point: Point) -> tuple[Bytes, Bytes]:
 
 def left_bytes(probe: ProbeResult, point: Point) -> Bytes:
     """What steps leave behind on the host, once they are over."""
-    steps = [s for s in probe.steps if (s.heap, s.recompute) == (point.heap, point.recompute)]
-    return Bytes(
-        line([(s.micro_batch, s.left) for s in steps], point.micro_batch) + _of_the_first(probe, point)
-    )
+    own = line([(s.micro_batch, s.left) for s in _measured(probe, point)], point.micro_batch)
+    return Bytes(own + _of_the_first(probe, point))
 
 
 def _of_the_first(probe: ProbeResult, point: Point) -> float:
@@ -117,13 +120,8 @@ def _of_the_first(probe: ProbeResult, point: Point) -> float:
     It was there already when the others were measured, and is no part of what these say.
     """
     first, *others = probe.steps
-    if not others or (first.micro_batch, first.heap, first.recompute) == (
-        point.micro_batch,
-        point.heap,
-        point.recompute,
-    ):
-        return 0.0
-    return max(0.0, first.left - max(s.left for s in others))
+    itself = first in _measured(probe, point) and first.micro_batch == point.micro_batch
+    return 0.0 if itself or not others else max(0.0, first.left - max(s.left for s in others))
 
 
 def step_seconds(probe: ProbeResult, point: Point, batch: int) -> float:
@@ -131,11 +129,7 @@ def step_seconds(probe: ProbeResult, point: Point, batch: int) -> float:
 
     Infinite where nothing was measured with the levers at these positions.
     """
-    rates = {
-        s.micro_batch: s.seconds_per_sample
-        for s in probe.steps
-        if (s.heap, s.recompute) == (point.heap, point.recompute)
-    }
+    rates = {s.micro_batch: s.seconds_per_sample for s in _measured(probe, point)}
     if not rates:
         return math.inf
     more = probe.elsewhere_seconds / batch if point.optimizer else 0.0

@@ -179,7 +179,7 @@ class Subject:
         self.stepper.micro_batch = size
         vram.trim()
         vram.reset_peak()
-        left = self._left_by_others()  # kernels of other shapes
+        left = self._left_so_far()  # kernels of other shapes
         # Where samples differ, only a whole batch is cut as batches are.
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
@@ -201,15 +201,15 @@ class Subject:
         allocator.trim()
         return Step(
             micro_batch=size,
-            left=Bytes(max(0, self._left_by_others() - left)),
+            left=Bytes(max(0, self._left_so_far() - left)),
             ram=Bytes(max(0, peak - left - self.imported - (self.held if self.device == "cpu" else 0))),
             vram=Bytes(max(0, (on_device or self.held) - self.held)),
             # The first of a size makes the kernels for it.
             seconds_per_sample=min(seconds[1:]) / samples,
         )
 
-    def _left_by_others(self) -> int:
-        """Bytes that other sizes have left here; 0 before the first."""
+    def _left_so_far(self) -> int:
+        """Bytes that steps of all sizes have left here so far; 0 before the first."""
         if self._before_steps is None:
             if self.static["optimizer"] and not self.in_file:
                 for state in self.stepper.optimizer.tensors().values():

@@ -240,10 +240,11 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
     if vram is not None:
         margins["vram"] = margin.learned(margin.on_device(kind))
 
+    scores_between = work.steps > spec.training.validation_steps
+
     def holders(point: Point) -> list[Holder]:
         arena = work.arena_bytes(point.open_blocks, point.ahead)
-        between = work.steps > spec.training.validation_steps
-        found = training_holders(probe, point, arena, parent, work.index_bytes, between)
+        found = training_holders(probe, point, arena, parent, work.index_bytes, scores_between)
         return [*found, *_margin_holders(found, margins)]
 
     def seconds_per_sample(point: Point) -> float:
