@@ -57,7 +57,7 @@ def ask(request: ProbeRequest) -> ProbeResult:
     if request.ram < LEAST_RAM:
         raise _too_small(request.ram, LEAST_RAM)
     told = _run(request)
-    if _ended_early(told, request.exact):
+    if not request.thrifty and _ended_early(told, request.exact):
         told += _run(request.model_copy(update={"thrifty": True}))
     answer = told[-1] if told else {}
     if "error" in answer:

@@ -147,9 +147,22 @@ def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
             return plan_spec(spec, tick, budget)
         except DoesNotFit as error:
             least = Bytes(int(cast(int, error.facts["needed"]) * _PROBES_DIFFER))
-            if error.facts.get("pool", "ram") != "ram" or not budget < least < held:
+            if error.facts.get("pool", "ram") != "ram":
                 raise
+            if not budget < least < held:
+                raise _none_below(held, error) from None
             budget = least  # which the next probe may find to be too little again
+
+
+def _none_below(held: Bytes, error: DoesNotFit) -> DoesNotFit:
+    """`error` names what was aimed at, which nobody has asked for."""
+    return DoesNotFit(
+        _("No plan takes less than the one that was ended, of {held}: the least takes {needed}.").format(
+            held=held, needed=Bytes(int(cast(int, error.facts["needed"])))
+        ),
+        _("End what else takes memory and run it again, or give a smaller patch or model in the spec."),
+        **error.facts,
+    )
 
 
 def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Bytes | None = None) -> TrainPlan:
@@ -230,6 +243,8 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
         inexact=tuple(s for s in sorted(micro_batch.positions()) if not micro_batch.is_exact(s)),
         ram=ram,
         threads=threads,
+        # What takes least is sought then, and a probe that finds room does not look for it.
+        thrifty=watched.must_take_less(),
     )
     probe = ask(request)
     vram = None
