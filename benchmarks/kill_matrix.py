@@ -19,7 +19,8 @@ import numpy as np
 from tests.cgroups import Ended, run_in_group
 
 from benchmarks.children import GIB, MIB
-from benchmarks.peers.setup import home, python_of
+from benchmarks.kept import Kept
+from benchmarks.peers.setup import python_of
 from benchmarks.rows import Row
 from caudal.core.events import RunKilled, read
 
@@ -52,16 +53,14 @@ class Cell:
 def row() -> Row:
     """Every cell, `ROUNDS` times for others and `OURS` for us; `CAUDAL_KILL_JOBS` chooses jobs.
 
-    How each run ended is kept beside the sets: a row that was cut short goes on, and one that is asked for
-    more runs makes these alone. Remove `ends.jsonl` where the program has changed.
+    Asked for more runs than are known, it makes these alone.
     """
     folder = make_all()
     chosen = os.environ.get("CAUDAL_KILL_JOBS", ",".join(JOBS)).split(",")
     ways = [(job, way, limit) for job in chosen for limit in LIMITS for way in ("caudal", *JOBS[job])]
     cells: dict[tuple[str, str, int], Cell] = {key: Cell() for key in ways}
-    log = folder / "ends.jsonl"
-    for line in log.read_text().splitlines() if log.exists() else ():
-        known = json.loads(line)
+    kept = Kept("kill_matrix")
+    for known in kept.known():
         if (key := (known["job"], known["way"], known["limit"])) in cells:
             cells[key].add(known["end"], known["charged"])
     for number in range(max(OURS, ROUNDS)):  # round by round, so that whatever is cut short is even
@@ -78,9 +77,7 @@ def row() -> Row:
                 end = _end(ended)
             charged = ended.peak_charged / limit
             cells[key].add(end, charged)
-            said = {"job": job, "way": way, "limit": limit, "end": end, "charged": charged}
-            with log.open("a") as file:
-                file.write(json.dumps(said) + "\n")
+            kept.add({"job": job, "way": way, "limit": limit, "end": end, "charged": charged})
             print(number, job, way, limit // MIB, end, f"{charged:.0%}", flush=True)
     ours = [cell for (_job, way, _limit), cell in cells.items() if way == "caudal"]
     bad = sum(count for cell in ours for end, count in cell.ends.items() if end not in ("done", "refused"))
@@ -155,7 +152,7 @@ def _theirs(job: str, way: str, folder: Path, limit: int) -> Ended:
 
 def make_all() -> Path:
     """Sets, raster and weights, kept in the folder of the benchmarks' data."""
-    folder = Path(os.environ.get("CAUDAL_BENCH_CACHE", home().parent / "sets")) / "kill_matrix"
+    folder = Kept("kill_matrix").folder
     if (folder / "made").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)

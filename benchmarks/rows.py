@@ -44,6 +44,7 @@ ROWS = {
     "governor": "benchmarks.governor:row",
     "tight": "benchmarks.tight:row",
     "kill_matrix": "benchmarks.kill_matrix:row",
+    "weights_load": "benchmarks.weights_load:row",
     "chaos": "benchmarks.chaos:row",
     "service_cancel": "benchmarks.service_cancel:row",
     "service_load": "benchmarks.service_load:row",

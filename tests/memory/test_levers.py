@@ -332,6 +332,36 @@ def test_a_server_keeps_nothing_of_what_was_large_for_a_moment() -> None:
     assert let_go < 2 * 2**20
 
 
+_THREAD_CHILD = """
+import json, sys, threading
+import numpy as np
+from caudal.memory import allocator
+from caudal.memory.meters import charged_bytes
+
+allocator.settle()
+if sys.argv[1] == "beside another":
+    stop = threading.Event()
+    threading.Thread(target=stop.wait, daemon=True).start()  # it has an arena too
+
+def look():
+    held = [np.ones(2**18, np.uint8) for _ in range(128)]
+
+before = charged_bytes()
+looks = threading.Thread(target=look)
+looks.start()
+looks.join()
+if sys.argv[2] == "trimmed":
+    allocator.trim()
+print(json.dumps(charged_bytes() - before))
+"""
+
+
+@pytest.mark.parametrize("way", ["alone", "beside another"])
+def test_what_threads_freed_is_given_back_between_two_phases(way: str) -> None:
+    assert measured(_THREAD_CHILD, way, "kept") > 25 * 2**20, "a run asks for the same again"
+    assert measured(_THREAD_CHILD, way, "trimmed") < 2 * 2**20
+
+
 _GIVEN_BACK_CHILD = (
     _HOLES
     + """

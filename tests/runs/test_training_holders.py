@@ -10,12 +10,12 @@ from caudal.memory.cost import ProbeResult, Step
 from caudal.memory.plan import Point
 from caudal.runs.verbs.plan import training_holders
 
-ARENA, STEP, LIBRARIES, MODEL, LEFT = 20, 90, 180, 8, 5  # MiB
+ARENA, STEP, LIBRARIES, MODEL, LEFT, KERNELS = 20, 90, 180, 8, 5, 3  # MiB
 POINT = Point(micro_batch=4, open_blocks=1)
 
 
-def predicted(scoring: int, between: bool) -> float:
-    """MiB beside what every phase holds, where scoring takes so many."""
+def predicted(scoring: int, between: bool, scoring_left: int = 0) -> float:
+    """MiB beside what every phase holds, where scoring takes and leaves so many."""
     step = Step(micro_batch=4, ram=Bytes(STEP * MIB), left=Bytes(LEFT * MIB), seconds_per_sample=1.0)
     probe = ProbeResult(
         device="cpu",
@@ -24,6 +24,7 @@ def predicted(scoring: int, between: bool) -> float:
         steps=(step,),
         decodings=((1, Bytes(0)),),
         scoring=Bytes(scoring * MIB),
+        scoring_left=Bytes(scoring_left * MIB),
     )
     rows = training_holders(probe, POINT, Bytes(ARENA * MIB), 0, 0, between)
     others = sum(h.bytes for h in rows if h.name in ("interpreter and libraries", "index, files, curves"))
@@ -41,6 +42,20 @@ def test_a_score_between_steps_finds_the_arena_full() -> None:
 
 def test_without_one_the_last_score_finds_but_what_steps_have_left() -> None:
     assert predicted(scoring=140, between=False) == 140 + LEFT
+
+
+def test_steps_find_the_kernels_of_a_score_where_one_came_before_them() -> None:
+    assert predicted(scoring=30, between=True, scoring_left=KERNELS) == MODEL + STEP + ARENA + KERNELS
+    assert predicted(scoring=30, between=False, scoring_left=KERNELS) == MODEL + STEP + ARENA
+
+
+def test_a_score_between_steps_counts_its_kernels_once() -> None:
+    assert predicted(scoring=140, between=True, scoring_left=KERNELS) == MODEL + 140 + ARENA
+
+
+def test_the_last_score_finds_the_kernels_of_steps_and_scores_which_are_the_same_for_the_most_part() -> None:
+    assert predicted(scoring=140, between=False, scoring_left=KERNELS) == 140 + LEFT
+    assert predicted(scoring=140, between=False, scoring_left=2 * LEFT) == 140 + 2 * LEFT
 
 
 def test_what_the_first_steps_left_is_counted_to_those_that_were_measured_after_them() -> None:

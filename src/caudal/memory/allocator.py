@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Iterator
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -21,7 +22,9 @@ LARGEST_IN_HEAP_BYTES = 32 * 2**20
 _SMALL_BYTES, _SERVERS_BYTES = 2**20, 2**18
 _ARENAS = 2  # one for the model, one for everybody else; each keeps its own freed blocks
 
-_MAPPED_BIT = 2  # of the word before a block: it lies outside of the heap
+_NEVER = 2**31 - 1  # the largest limit: ends of a heap are kept
+# Of the word before a block: it lies outside of the heap, or in an arena of threads.
+_MAPPED_BIT, _THREADS_BIT = 2, 4
 
 _kept = False
 """Whether freed blocks stay in the heap now."""
@@ -40,7 +43,7 @@ def settle() -> bool:
     _kept = bool(
         mallopt(_M_ARENA_MAX, _ARENAS)
         and mallopt(_M_MMAP_THRESHOLD, LARGEST_IN_HEAP_BYTES)
-        and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        and mallopt(_M_TRIM_THRESHOLD, _NEVER)
     )
     return _kept
 
@@ -150,7 +153,33 @@ def fresh() -> Iterator[None]:
 def trim() -> None:
     """Give the heap's free pages back to the system; for the seam between two phases, not for a loop.
 
-    What one phase freed lies in pieces of other sizes than those that the next one asks for.
+    What one phase freed lies in pieces of other sizes than those that the next one asks for. The library's
+    own trim leaves what lies free at the end of the threads' arena: up to 50 MiB after data were looked at.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+        if _kept:
+            _trim_threads_arena()
+
+
+def _trim_threads_arena() -> None:
+    """Free a block of the threads' arena, while the limit from which a free end is given back is low."""
+    libc, mallopt = _libc(), ctypes.CDLL("libc.so.6").mallopt
+
+    def free_one() -> None:
+        address = libc.malloc(_SERVERS_BYTES)
+        if address:
+            word = ctypes.c_size_t.from_address(address - ctypes.sizeof(ctypes.c_size_t))
+            found.append(bool(word.value & _THREADS_BIT))
+            libc.free(address)
+
+    found = [False]
+    mallopt(_M_TRIM_THRESHOLD, _SERVERS_BYTES)
+    try:
+        for _turn in range(2 * _ARENAS):  # arenas are dealt out to new threads in turns
+            if not found[-1]:
+                thread = threading.Thread(target=free_one)
+                thread.start()
+                thread.join()
+    finally:
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)

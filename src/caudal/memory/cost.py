@@ -46,8 +46,9 @@ class ProbeResult(Frozen):
 
     `imported` is the interpreter with its libraries; `static` the exact bytes of weights, gradients,
     optimizer state and averaged weights; `forwards` is empty where inference was not measured. `decodings`
-    are what numbers of decoding threads hold, `scoring` what inference of an image of the set holds in all,
-    `scoring_vram` what it holds on the device beside `static`.
+    are what numbers of decoding threads hold, `scoring` what inference of an image of the set holds in all
+    and `scoring_left` what it leaves behind (kernels, which the peaks of `steps` hold nothing of);
+    `scoring_vram` is what it holds on the device beside `static`.
     `elsewhere_seconds` is what a step takes more whose optimizer state lies elsewhere (0: not measured), and
     `elsewhere_bytes` what it holds of it at a time. `headline` is the figure by which models of its task are
     compared.
@@ -60,6 +61,7 @@ class ProbeResult(Frozen):
     forwards: tuple[Forward, ...] = ()
     decodings: tuple[tuple[int, Bytes], ...] = ()
     scoring: Bytes = Bytes(0)
+    scoring_left: Bytes = Bytes(0)
     scoring_vram: Bytes = Bytes(0)
     elsewhere_seconds: float = 0.0
     elsewhere_bytes: Bytes = Bytes(0)

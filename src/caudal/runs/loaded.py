@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ from caudal.training import precision
 from caudal.training.retry import ran_out
 
 _COMFORT = 2  # times what its largest layer takes: less room than that is not tried in this process
+_TRIES, _QUICK_SECONDS = 4, 0.5  # of a tile
 _PIXEL, _LITTLE = Window(0, 0, 1, 1), 2 * MIB  # of a file, and what may be decoded for it
 
 
@@ -176,8 +178,12 @@ class Loaded:
         forward, mapped = self.forward(0), self.weights == Weights.MAPPED
         vram.trim()
         vram.reset_peak()
+        ram, began = Bytes(0), time.monotonic()
         try:
-            ram = forwards.peak_of(forward, x_NHWC, mapped)
+            for _turn in range(_TRIES):  # the heap grows for some
+                ram = max(ram, forwards.peak_of(forward, x_NHWC, mapped))
+                if time.monotonic() - began > _QUICK_SECONDS:
+                    break
         except RuntimeError as error:
             if self.vram is None or not ran_out(error):
                 raise

@@ -84,6 +84,7 @@ def measure(request: ProbeRequest) -> None:
         for threads in Threads(request.spec.data.threads).positions()[:2]
     )
     allocator.trim()
+    before_scoring = charged_bytes()
     _say({"measures": "scoring"})
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     scored, scored_on_card = Bytes(0), Bytes(0)
@@ -101,6 +102,7 @@ def measure(request: ProbeRequest) -> None:
                 on_card = vram.peak_since_reset() or 0
                 scored_on_card = Bytes(max(scored_on_card, on_card - subject.held))
     allocator.trim()
+    subject.left_by_scoring = max(0, charged_bytes() - before_scoring)
     _say(TRAINING)
     room = subject.room(request.ram)
     sizes = request.exact
@@ -114,7 +116,7 @@ def measure(request: ProbeRequest) -> None:
         if steps:
             room = room.and_more(subject.bring_elsewhere(request.ram))  # a plan may put it there
         assemble.make_thrifty(subject.model, heap, recompute)
-        for step in subject.steps(sizes, room, meter, min(request.exact)):
+        for step in subject.steps(sizes, subject.at_hand(room), meter, min(request.exact)):
             steps.append(step.model_copy(update={"heap": heap, "recompute": recompute}))
             found = ProbeResult(
                 device=device,
@@ -124,6 +126,7 @@ def measure(request: ProbeRequest) -> None:
                 forwards=forwards,
                 decodings=decodings,
                 scoring=scored,
+                scoring_left=Bytes(subject.left_by_scoring),
                 scoring_vram=scored_on_card,
                 elsewhere_seconds=subject.elsewhere[0],
                 elsewhere_bytes=subject.elsewhere[1],

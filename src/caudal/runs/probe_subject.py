@@ -21,6 +21,7 @@ from caudal.memory.cost import Step, line
 from caudal.memory.file_systems import on_disk
 from caudal.memory.levers.checkpointing import Checkpointing
 from caudal.memory.levers.heap import Heap
+from caudal.memory.limits import available_ram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models.anomaly_map import Fitted
 from caudal.runs import assemble
@@ -73,6 +74,7 @@ class Subject:
 
     `card` is the budget of the device; `None` without one. `elsewhere` are the seconds of an update whose
     optimizer state lies elsewhere, and the bytes that are held of it at a time; zeros where not measured.
+    `left_by_scoring` is what scoring left in this process before the first step.
     """
 
     rehearsal: Rehearsal
@@ -88,6 +90,7 @@ class Subject:
     in_file: bool
     card: Bytes | None = None
     elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
+    left_by_scoring: int = 0
 
     def __post_init__(self) -> None:
         self._before_steps: Bytes | None = None
@@ -138,6 +141,11 @@ class Subject:
         if self.card is None:
             return Room(ram - self.imported - self.held)
         return Room(ram - self.imported, self.card - self.held)
+
+    def at_hand(self, room: Room) -> Room:
+        """What of `room` this machine has now: whoever asked lies beside this process, and others may."""
+        beside = self.imported + self.left_by_scoring + (self.held if self.card is None else 0)
+        return Room(min(room.ram, charged_bytes() + available_ram() - beside), room.vram)
 
     @property
     def held(self) -> int:
@@ -199,10 +207,11 @@ class Subject:
                 break
         on_device = vram.peak_since_reset() if self.device == "cuda" else None
         allocator.trim()
+        beside = self.imported + self.left_by_scoring + left + (self.held if self.device == "cpu" else 0)
         return Step(
             micro_batch=size,
             left=Bytes(max(0, self._left_so_far() - left)),
-            ram=Bytes(max(0, peak - left - self.imported - (self.held if self.device == "cpu" else 0))),
+            ram=Bytes(max(0, peak - beside)),
             vram=Bytes(max(0, (on_device or self.held) - self.held)),
             # The first of a size makes the kernels for it.
             seconds_per_sample=min(seconds[1:]) / samples,

@@ -33,7 +33,7 @@ from caudal.runs.work.base import Tick, Work
 from caudal.tasks import TASKS
 
 _PROBES_DIFFER = 1.02  # two of the same model
-_OPEN_AND_CACHED = Bytes(7 * MIB)  # event queues, curves, the command line: measured, and small
+_OPEN_AND_CACHED = Bytes(9 * MIB)  # event queues, curves, the command line: measured, and small
 
 
 def make_spec(
@@ -348,7 +348,7 @@ def training_holders(
     """Who holds bytes in the phase of a training run that holds most; the sum is the predicted peak.
 
     Steps decode and do not score. A score in between, where there is one, finds the arena full and the
-    threads at rest. The last one finds the kernels that steps have left.
+    threads at rest, and leaves its kernels to the next steps. The last one finds those that steps have left.
     """
     ram, vram = cost.step_bytes(probe, point)
     on_device = probe.device == "cuda"
@@ -363,12 +363,17 @@ def training_holders(
     stepping = Holder(name=_("activations and workspace"), bytes=ram, exact=False)
     arena = Holder(name=_("samples (arena)"), bytes=arena_bytes)
     decoding = Holder(name=_("decoding"), bytes=cost.decoding_bytes(probe, point.threads), exact=False)
-    beside = Holder(name=_("scoring"), bytes=Bytes(max(0, probe.scoring - ram)), exact=False)
+    kept = Holder(name=_("left by scoring"), bytes=probe.scoring_left, exact=False)
+    beside = Holder(
+        name=_("scoring"), bytes=Bytes(max(0, probe.scoring - ram - probe.scoring_left)), exact=False
+    )
     alone = Holder(name=_("scoring"), bytes=probe.scoring, exact=False)
-    left = Holder(name=_("left by steps"), bytes=cost.left_bytes(probe, point), exact=False)
+    # The kernels of both are the same to a great part.
+    most_left = max(cost.left_bytes(probe, point), probe.scoring_left)
+    left = Holder(name=_("left by steps"), bytes=most_left, exact=False)
     phases = [[*always, *static, stepping, arena, decoding], [*always, left, alone]]
     if scores_between:
-        phases.append([*always, *static, stepping, arena, beside])
+        phases = [[*phases[0], kept], [*always, *static, stepping, arena, beside, kept], phases[1]]
     most = max(phases, key=lambda phase: planner.total(phase, "ram"))
     if on_device:
         on_card = [Holder(name=_("activations and workspace"), bytes=vram, pool="vram", exact=False)]

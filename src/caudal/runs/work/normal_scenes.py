@@ -28,7 +28,7 @@ from caudal.runs.work.normal_data import NormalData
 from caudal.runs.work.scenes import scene_facts
 
 _INDEX_BYTES = 64  # an image
-_OPEN_RASTERS = 4 * MIB  # headers and tables of those that are read
+_OPEN_RASTERS = MIB // 2  # headers and tables of those that are read: so much of 64 images and masks
 ONE_PASS = ("patch_memory", "rx")
 """Models that learn without steps; told by name, because a plan is made without them."""
 

@@ -23,7 +23,7 @@ from caudal.runs.spec import RunSpec
 from caudal.runs.work.base import Course, Rehearsal, Tick
 
 _INDEX_BYTES = 64  # an image
-_OPEN_RASTERS = 4 * MIB  # headers and tables of those that are read
+_OPEN_RASTERS = MIB // 2  # headers and tables of those that are read: so much of 64 images and masks
 
 
 class Scenes:
