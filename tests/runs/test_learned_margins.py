@@ -19,7 +19,7 @@ from caudal.core.units import MIB, Bytes
 from caudal.memory import margin
 from caudal.memory.plan import Holder, MemoryPlan
 from caudal.runs import killed
-from caudal.runs.loaded import load_model
+from caudal.runs.loading import load_model
 from caudal.runs.supervisor import Ending
 from tests.runs.stored_scenes import untrained
 

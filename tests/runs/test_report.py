@@ -38,7 +38,7 @@ from caudal.memory.plan import Holder, LeverSet, MemoryPlan, Point, Rejected
 from caudal.models import weights
 from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
-from caudal.runs.loaded import load_model
+from caudal.runs.loading import load_model
 from caudal.runs.plan import TrainPlan
 from caudal.runs.report import axes, charts, examples, paint
 from caudal.runs.report.story import read_story

@@ -8,7 +8,7 @@ from caudal.core.units import MIB, Bytes
 from caudal.memory import cost, planner
 from caudal.memory.cost import ProbeResult, Step
 from caudal.memory.plan import Point
-from caudal.runs.verbs.plan import training_holders
+from caudal.runs.training_holders import training_holders
 
 ARENA, STEP, LIBRARIES, MODEL, LEFT, KERNELS = 20, 90, 180, 8, 5, 3  # MiB
 POINT = Point(micro_batch=4, open_blocks=1)

@@ -9,7 +9,7 @@ from caudal.core.units import Bytes
 from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import charged_bytes
 from caudal.runs.forwards import measure
-from caudal.runs.loaded import open_model
+from caudal.runs.loading import open_model
 from caudal.training.retry import ran_out
 
 

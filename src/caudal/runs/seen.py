@@ -24,7 +24,8 @@ from caudal.data.readers import reader_for
 from caudal.data.readers.base import Header
 from caudal.data.sample_values import field_of
 from caudal.data.url import Location
-from caudal.runs.loaded import Loaded, is_of_samples, load_model
+from caudal.runs.loaded import Loaded
+from caudal.runs.loading import is_of_samples, load_model
 from caudal.runs.report import paint
 
 SIDES_PX = (128, 256, 512)

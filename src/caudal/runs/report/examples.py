@@ -29,7 +29,8 @@ from caudal.memory import cost
 from caudal.runs.assemble import class_names
 from caudal.runs.facts import SceneFacts
 from caudal.runs.folder import RunFolder
-from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.loaded import Loaded
+from caudal.runs.loading import load_model
 from caudal.runs.plan import TrainPlan
 from caudal.runs.report import paint
 from caudal.runs.report.example import MOST, SIDE_PX, Example

@@ -17,7 +17,8 @@ from caudal.data.mvtec import Judged
 from caudal.data.readers import reader_for
 from caudal.runs.anomalies import Thresholds
 from caudal.runs.folder import RunFolder
-from caudal.runs.loaded import Loaded, load_model
+from caudal.runs.loaded import Loaded
+from caudal.runs.loading import load_model
 from caudal.runs.normal_images import find_images
 from caudal.runs.plan import TrainPlan
 from caudal.runs.report import heat, paint

@@ -14,7 +14,8 @@ from caudal.data.index import Index, build
 from caudal.data.mvtec import judged_images
 from caudal.data.pairs import find_pairs
 from caudal.data.paths import local_path
-from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
+from caudal.runs.loaded import Loaded
+from caudal.runs.loading import is_of_samples, load_model, one_folder
 from caudal.runs.machine import ram_budget
 from caudal.runs.normal_images import learned_by, refuse_besides, without_learned
 from caudal.runs.result import Result

@@ -13,7 +13,7 @@ from caudal.core.units import Bytes
 from caudal.data.paths import local_path
 from caudal.memory import allocator
 from caudal.runs.explaining import at_once
-from caudal.runs.loaded import is_of_samples
+from caudal.runs.loading import is_of_samples
 from caudal.runs.machine import ram_budget
 from caudal.runs.reason_masks import ReasonMasks
 from caudal.runs.report.curves import curves

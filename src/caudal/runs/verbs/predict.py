@@ -19,7 +19,8 @@ from caudal.inference.mosaic import Georeference
 from caudal.inference.predict import PredictionSummary, predict_raster
 from caudal.memory.levers.tile import Tile
 from caudal.memory.levers.weights import Weights
-from caudal.runs.loaded import Loaded, is_of_samples, load_model, one_folder
+from caudal.runs.loaded import Loaded
+from caudal.runs.loading import is_of_samples, load_model, one_folder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.result import Result
 from caudal.runs.telling import Telling
