@@ -141,3 +141,20 @@ def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
     meter: Any = None
     found = Subject.steps(subject, (1, 2, 4, 8, 16), Room(1e9), meter, wanted=4)
     assert [one.micro_batch for one in found] == measured
+
+
+@pytest.mark.parametrize(("available", "left"), [(60, 50), (500, 100), (None, 100)])
+def test_steps_are_measured_as_far_as_this_machine_has_room_now(
+    available: int | None, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked lies beside the probe, in the same group; a kill there says nothing of the run."""
+
+    def available_ram() -> Bytes:
+        if available is None:
+            raise RuntimeError("no meter tells")
+        return Bytes(available)
+
+    monkeypatch.setattr(probe_subject, "available_ram", available_ram)
+    monkeypatch.setattr(probe_subject, "charged_bytes", lambda: Bytes(200))
+    subject: Any = SimpleNamespace(imported=180, left_by_scoring=10, held=20, card=None)
+    assert Subject.at_hand(subject, Room(100)).ram == left

@@ -145,7 +145,11 @@ class Subject:
     def at_hand(self, room: Room) -> Room:
         """What of `room` this machine has now: whoever asked lies beside this process, and others may."""
         beside = self.imported + self.left_by_scoring + (self.held if self.card is None else 0)
-        return Room(min(room.ram, charged_bytes() + available_ram() - beside), room.vram)
+        try:
+            here = charged_bytes() + available_ram() - beside
+        except RuntimeError:  # nothing here tells of limits
+            return room
+        return Room(min(room.ram, here), room.vram)
 
     @property
     def held(self) -> int:
