@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from caudal.core.errors import UnreadableFile
 from caudal.data.byte_file import LocalFile
-from caudal.data.sample_files import tu
+from caudal.data.sample_files import number_table, tu
 from caudal.data.sample_files.base import Part
 from caudal.data.sample_files.tu import TuReader
 
@@ -91,7 +91,7 @@ def test_labels_of_several_columns_and_targets_that_are_numbers_are_as_torch_geo
         "graph_attributes": ["0.25", "3"],
     }
     write(tmp_path, SET | more)
-    with mock.patch.object(tu, "parse_fast", tu.parse_fast if fast else lambda *_: None):
+    with mock.patch.object(number_table, "parse_fast", number_table.parse_fast if fast else lambda *_: None):
         part = assert_as_torch_geometric(tmp_path, "S")
     assert [(f.name, f.dtype.name, f.shape) for f in part.fields] == [
         ("x", "float32", (None, 1 + 3 + 2)),
@@ -198,7 +198,10 @@ def test_graphs_come_back_as_written(
     if not last_end:
         for file in tmp_path.glob("*.txt"):
             file.write_bytes(file.read_bytes().removesuffix(end.encode()) or b" ")
-    with mock.patch.multiple(tu, _PIECE_BYTES=piece_bytes, _BLOCK_BYTES=block_bytes):
+    with (
+        mock.patch.object(number_table, "PIECE_BYTES", piece_bytes),
+        mock.patch.object(tu, "_BLOCK_BYTES", block_bytes),
+    ):
         part, values = read_all(path)
     edges.sort(key=lambda edge: edge[0])
     ordered = not made["shuffle"]
@@ -237,9 +240,9 @@ numeral = st.one_of(
 def test_the_fast_parser_reads_what_the_plain_one_reads(rows: list[str], dtype: np.dtype[Any]) -> None:
     text = "".join(row + "\n" for row in rows).encode()
     columns = rows[0].count(",") + 1
-    fast = tu.parse_fast(text, columns, dtype)
-    if fast is not None and text.strip() and not text.translate(None, tu._NUMBER_TEXT):
-        plain = tu.parse(text, columns, dtype)
+    fast = number_table.parse_fast(text, columns, dtype)
+    if fast is not None and text.strip() and not text.translate(None, number_table.NUMBER_TEXT):
+        plain = number_table.parse(text, columns, dtype)
         assert plain is not None
         np.testing.assert_array_equal(fast, plain)
         assert fast.dtype == plain.dtype
@@ -247,8 +250,8 @@ def test_the_fast_parser_reads_what_the_plain_one_reads(rows: list[str], dtype: 
 
 def test_the_fast_parser_is_the_one_at_work() -> None:
     pytest.importorskip("pyarrow")
-    assert tu.parse_fast(b"1, 2\n3, 4\n", 2, np.dtype(np.int64)).tolist() == [[1, 2], [3, 4]]
-    assert tu.parse_fast(b"1, nan\n", 2, np.dtype(np.float64))[0, 0] == 1
+    assert number_table.parse_fast(b"1, 2\n3, 4\n", 2, np.dtype(np.int64)).tolist() == [[1, 2], [3, 4]]
+    assert number_table.parse_fast(b"1, nan\n", 2, np.dtype(np.float64))[0, 0] == 1
 
 
 @pytest.mark.parametrize(
@@ -331,7 +334,7 @@ def test_a_missing_sibling_is_named(tmp_path: Path) -> None:
 def test_a_bad_line_far_behind_is_named_by_its_number(tmp_path: Path) -> None:
     lines = ["1, 2"] * 1000
     lines[700] = "1, x"
-    with mock.patch.object(tu, "_PIECE_BYTES", 128):
+    with mock.patch.object(number_table, "PIECE_BYTES", 128):
         assert_refused(write(tmp_path, SET | {"A": lines}), "line 701 is “1, x”")
 
 
@@ -376,7 +379,7 @@ def test_a_set_that_changed_after_it_was_indexed_is_refused(
 
 def test_a_block_holds_no_more_than_the_part_says(data_dir: Path) -> None:
     file = LocalFile(data_dir / "graph_aids_tu" / "AIDS_A.txt")
-    with mock.patch.object(tu, "parse_fast", return_value=None):
+    with mock.patch.object(number_table, "parse_fast", return_value=None):
         part = READER.part(file, whole=False)
         into = arrays_for(part, 0)
         tracemalloc.start()

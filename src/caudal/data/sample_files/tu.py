@@ -10,8 +10,6 @@ are: none is turned round, doubled or dropped. Text is parsed in pieces of at mo
 
 from __future__ import annotations
 
-import importlib
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caudal.core.errors import UnreadableFile
 from caudal.core.messages import _
-from caudal.data.byte_file import ByteFile, LocalFile, read_bytes
+from caudal.data.byte_file import ByteFile, LocalFile
 from caudal.data.sample_files.base import Array, Field, Ints, Part
+from caudal.data.sample_files.number_table import PIECE_BYTES, SCRATCH_PER_PIECE_BYTE, NumberTable
 from caudal.data.unreadable import unreadable
 
 _SUFFIX = "_A.txt"
@@ -36,17 +34,11 @@ _TABLES = (
     "graph_attributes",
     "graph_labels",
 )
-_PIECE_BYTES = 1 << 20
-# The text, twice while it is read; then a digit and a line end may be parsed, stacked, checked and converted.
-_SCRATCH_PER_PIECE_BYTE = 2 + 16
 _SCRATCH_PER_EDGE_BYTES = 72
 _BLOCK_GRAPHS = 1000
 _BLOCK_BYTES = 8 << 20
 _MOST_LABELS = 1 << 16
-_MOST_FAST_COLUMNS = 256
-_WHOLE_TEXT = b"0123456789+-, \t\r\n"
-_NUMBER_TEXT = _WHOLE_TEXT + b".eEnNaAiIfFtTyY"
-_FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class TuReader:
             fields=tuple(fields),
             ends=ends,
             rows=rows,
-            scratch_bytes=min(_PIECE_BYTES, int(np.diff(offsets).max())) * _SCRATCH_PER_PIECE_BYTE
+            scratch_bytes=min(PIECE_BYTES, int(np.diff(offsets).max())) * SCRATCH_PER_PIECE_BYTE
             + block_edges * (_SCRATCH_PER_EDGE_BYTES + edge_columns * _FLOAT32.itemsize),
             codec="text",
             left_out=tuple(left_out),
@@ -151,121 +143,6 @@ class _ChangedError(ValueError):
     """The files hold something else than the part says."""
 
 
-class _Table:
-    """A text file with equally many numbers in every line, between commas: int64 if `whole`, else float64."""
-
-    def __init__(self, file: ByteFile, whole: bool) -> None:
-        self.file = file
-        self.whole = whole
-
-    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[Array]:
-        """The lines between two offsets, a piece at a time: (lines, columns).
-
-        Raises:
-            UnreadableFile: a line is of another kind; it is named.
-        """
-        columns = 0
-        dtype, allowed = (_INT64, _WHOLE_TEXT) if self.whole else (_FLOAT64, _NUMBER_TEXT)
-        for offset, text in self._pieces(start, self.file.size_bytes if stop is None else stop):
-            columns = columns or text.count(b",", 0, text.index(b"\n")) + 1
-            table = None
-            if text.strip() and not text.translate(None, allowed):
-                table = parse_fast(text, columns, dtype)
-                table = parse(text, columns, dtype) if table is None else table
-            # Both parsers pass over blank lines.
-            if table is None or len(table) != text.count(b"\n"):
-                raise self._bad_line(offset, text, columns)
-            yield table
-
-    def ends_of(self, lines: Ints) -> Ints:
-        """The offset behind the first `lines[k]` lines, for each k; `lines` never decreases."""
-        ends = np.zeros(len(lines), np.int64)
-        seen = 0
-        for offset, text in self._pieces(0, self.file.size_bytes):
-            breaks = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
-            here = slice(*np.searchsorted(lines, (seen + 1, seen + len(breaks) + 1)))
-            ends[here] = offset + breaks[lines[here] - seen - 1] + 1
-            seen += len(breaks)
-        # The last line may have got an end that is not in the file.
-        return np.minimum(ends, self.file.size_bytes)
-
-    def refused(self, why: str, hint: str) -> UnreadableFile:
-        """The error for this file."""
-        return unreadable(Path(self.file.name), why, hint)
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Offset and text of whole lines, less the blank space before `stop`."""
-        while start < stop:
-            text = read_bytes(self.file, start, min(_PIECE_BYTES, stop - start))
-            if start + len(text) < stop:
-                text = text[: text.rfind(b"\n") + 1]
-                if not text:
-                    why = _("a line is longer than {size} MiB").format(size=_PIECE_BYTES >> 20)
-                    raise self.refused(why, _("Write one row of numbers a line."))
-                yield start, text
-                start += len(text)
-            else:
-                if text := text.rstrip():
-                    yield start, text + b"\n"
-                return
-
-    def _bad_line(self, offset: int, text: bytes, columns: int) -> UnreadableFile:
-        line = 1 + sum(before.count(b"\n") for _at, before in self._pieces(0, offset))
-        bad = (row for row in enumerate(io.BytesIO(text), line) if not self._is_row(row[1], columns))
-        line, row = next(bad, (line, text))
-        why = (
-            _("line {line} is “{text}”, not {count} whole numbers")
-            if self.whole
-            else _("line {line} is “{text}”, not {count} numbers")
-        )
-        shown = row.strip()[:40].decode("ascii", "backslashreplace")
-        return self.refused(
-            why.format(line=line, text=shown, count=columns),
-            _("Write equally many numbers in every line, with commas between them."),
-        )
-
-    def _is_row(self, row: bytes, columns: int) -> bool:
-        if row.translate(None, _WHOLE_TEXT if self.whole else _NUMBER_TEXT):
-            return False
-        try:
-            numbers = [int(cell) if self.whole else float(cell) for cell in row.split(b",")]
-        except ValueError:
-            return False
-        return len(numbers) == columns and (not self.whole or max(map(abs, numbers)) < 2**63)
-
-
-def parse(text: bytes, columns: int, dtype: np.dtype[np.generic]) -> Array | None:
-    """Lines of numbers as (lines, columns), blank lines left out; None if a line is of another kind."""
-    try:
-        table = np.loadtxt(io.BytesIO(text), dtype, comments=None, delimiter=",", ndmin=2)
-    except ValueError:
-        return None
-    return table if table.shape[1] == columns else None
-
-
-def parse_fast(text: bytes, columns: int, dtype: np.dtype[np.generic]) -> Array | None:
-    """As `parse`, some times faster and while other threads run; None where `parse` has to decide."""
-    if columns > _MOST_FAST_COLUMNS:
-        return None
-    try:
-        arrow, csv = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.csv")
-    except ImportError:
-        return None
-    names = [str(k) for k in range(columns)]
-    try:
-        table = csv.read_csv(
-            arrow.BufferReader(text),
-            csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names),
-            csv.ParseOptions(quote_char=False),
-            csv.ConvertOptions(
-                column_types=dict.fromkeys(names, arrow.from_numpy_dtype(dtype)), null_values=[]
-            ),
-        )
-    except arrow.ArrowInvalid:
-        return None
-    return np.column_stack([column.to_numpy() for column in table.columns])
-
-
 def _sibling(file: ByteFile, name: str) -> Path:
     """Where the table `name` of the set lies."""
     if "://" in file.name or not file.name.endswith(_SUFFIX):
@@ -279,7 +156,7 @@ def _sibling(file: ByteFile, name: str) -> Path:
 
 
 @contextmanager
-def _tables(file: ByteFile, names: Iterable[str]) -> Iterator[dict[str, _Table]]:
+def _tables(file: ByteFile, names: Iterable[str]) -> Iterator[dict[str, NumberTable]]:
     """The tables by name, open; `A` is `file` itself."""
     with ExitStack() as stack:
         tables = {}
@@ -288,11 +165,11 @@ def _tables(file: ByteFile, names: Iterable[str]) -> Iterator[dict[str, _Table]]
             if name != "A":
                 table = LocalFile(_sibling(file, name))
                 stack.callback(table.close)
-            tables[name] = _Table(table, whole=not name.endswith("attributes"))
+            tables[name] = NumberTable(table, whole=not name.endswith("attributes"))
         yield tables
 
 
-def _nodes_of_graphs(indicator: _Table) -> Ints:
+def _nodes_of_graphs(indicator: NumberTable) -> Ints:
     """How many nodes each graph has."""
     hint = _("Give each node the number of its graph, from 1, and order the nodes by graph.")
     found, last, count = [], 1, 0
@@ -320,7 +197,7 @@ def _nodes_of_graphs(indicator: _Table) -> Ints:
     return nodes
 
 
-def _edges_of_graphs(table: _Table, nodes: Ints) -> tuple[Ints, bool]:
+def _edges_of_graphs(table: NumberTable, nodes: Ints) -> tuple[Ints, bool]:
     """How many edges each graph has, and whether they lie in the order of the graphs."""
     hint = _("Count nodes from 1 over all graphs, and let edges stay within a graph.")
     node_ends = np.cumsum(nodes)
@@ -347,7 +224,7 @@ def _edges_of_graphs(table: _Table, nodes: Ints) -> tuple[Ints, bool]:
     return edges, bool(in_order)
 
 
-def _features(tables: Mapping[str, _Table], kind: str, count: int) -> tuple[int, Ints]:
+def _features(tables: Mapping[str, NumberTable], kind: str, count: int) -> tuple[int, Ints]:
     """Columns that the attributes and labels of nodes or edges make; the range of each label, (2, labels)."""
     attributes, labels = 0, np.zeros((2, 0), np.int64)
     if table := tables.get(f"{kind}_attributes"):
@@ -371,7 +248,7 @@ def _features(tables: Mapping[str, _Table], kind: str, count: int) -> tuple[int,
     return attributes + hot, labels
 
 
-def _target(tables: Mapping[str, _Table], nodes: Ints) -> tuple[Field | None, Ints]:
+def _target(tables: Mapping[str, NumberTable], nodes: Ints) -> tuple[Field | None, Ints]:
     """The field `y`, and the labels behind its numbers if it is made of labels."""
     classes = np.zeros(0, np.int64)
     table = tables.get("graph_attributes", tables.get("graph_labels"))
@@ -397,7 +274,7 @@ def _target(tables: Mapping[str, _Table], nodes: Ints) -> tuple[Field | None, In
     return Field("y", _INT64 if table.whole else _FLOAT32, shape, categories), classes
 
 
-def _check_lines(table: _Table, kind: str, lines: int, count: int) -> None:
+def _check_lines(table: NumberTable, kind: str, lines: int, count: int) -> None:
     if lines != count:
         nodes, edges = (
             _("it has {lines} lines for {count} nodes"),
@@ -407,7 +284,7 @@ def _check_lines(table: _Table, kind: str, lines: int, count: int) -> None:
         raise table.refused(why, _("Take all files from one set."))
 
 
-def _check_single(table: _Table, rows: Array, line: int) -> None:
+def _check_single(table: NumberTable, rows: Array, line: int) -> None:
     """Refuse what float32 cannot hold, as it would become infinite."""
     big = np.abs(rows) > np.finfo(np.float32).max
     if len(wrong := np.flatnonzero((big & np.isfinite(rows)).any(1))):
