@@ -89,7 +89,7 @@ def measure(request: ProbeRequest) -> None:
     # Inference first: what it leaves in the allocator is there in a run too, which scores as it trains.
     scored, scored_on_card = Bytes(0), Bytes(0)
     with _naming_the_card(card, "scoring"):
-        most = Bytes(_FOR_SCORING * subject.room(request.ram).ram)
+        most = Bytes(_FOR_SCORING * max(0.0, subject.at_hand(subject.room(request.ram)).ram))
         forwards = tuple(rehearsal.forwards(subject.model, subject.task, subject.precision, most))
         for number in range(_SCORINGS):
             allocator.trim()
