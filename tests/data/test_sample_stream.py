@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,26 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x, y = np.full((rows, 32), k, np.float32), np.array(k, np.int64)
         save_file({"x": x, "y": y}, folder / f"{k:03}.safetensors")
     return folder
+
+
+@pytest.mark.parametrize("files", ["small", "ragged", "large"])
+def test_a_stream_that_was_closed_gives_its_memory_back_at_once(
+    files: str, request: pytest.FixtureRequest
+) -> None:
+    """Without a collection of garbage, which comes when it comes: the next stream begins now."""
+    stream = caudal.stream(request.getfixturevalue(files), 4, ram="16MiB", threads=2)
+    batches = iter(stream)
+    next(batches)
+    running: Any = stream._running
+    arena, known = weakref.ref(running._arena), gc.isenabled()
+    gc.disable()
+    try:
+        stream.close()
+        del batches, running, stream
+        assert arena() is None
+    finally:
+        if known:
+            gc.enable()
 
 
 def numbers(stream: caudal.Stream, most: int = 10**9) -> list[list[int]]:

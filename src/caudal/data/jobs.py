@@ -6,7 +6,7 @@ memory, never which samples a step has nor the order of steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -83,11 +83,17 @@ class Job:
 class Jobs:
     """The jobs of `steps`, in order. Those that reach over up to `most_visits` are put together (0: none)."""
 
-    def __init__(self, samples: SampleSet, size: StreamSize, steps: Iterator[Step], most_visits: int) -> None:
+    def __init__(
+        self, samples: SampleSet, size: StreamSize, steps: Generator[Step], most_visits: int
+    ) -> None:
         self._set, self._size, self._steps, self._most_visits = samples, size, steps, most_visits
         self._ahead: Step | None = None
         self._most_steps = 1  # doubled from job to job: the first batch has nobody to wait for
         self._gaps = (len(samples.fields) + _JOINED_FIELDS * samples.joined) * ALIGNMENT_BYTES
+
+    def close(self) -> None:
+        """Draw no more. Steps that wait to be drawn would hold whoever draws them, and its memory."""
+        self._steps.close()
 
     def draw(self) -> list[Job]:
         """The next job, or all jobs of a step that is too large for one; none at the end."""

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -131,7 +131,7 @@ class SampleStream:
             self._turns.pop(epoch - 3, None)
         return self._turns[epoch]
 
-    def _all_steps(self, epoch: int, position: int) -> Iterator[Step]:
+    def _all_steps(self, epoch: int, position: int) -> Generator[Step]:
         for one in range(epoch, self._epochs):
             most = self._size.cells or 2**62
             steps = Steps(self._set, self._turns_of(one), one, self._cut, self._rank, most)
@@ -395,6 +395,7 @@ class SampleStream:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        self._jobs.close()
         self._assembly.close()
         self._arena.close()
 
