@@ -27,6 +27,7 @@ DRAWS = int(os.environ.get("CAUDAL_DRAWS", "200"))
 STEPS = 4
 DOES_NOT_FIT = 3
 _WRONG_REFUSAL = 1.1
+_ENOUGH = 200
 _SETS = [(bands, classes) for bands in (1, 3, 5, 8) for classes in (2, 4)]
 
 
@@ -57,8 +58,8 @@ def row() -> Row:
     return Row(
         f"{DRAWS} draws of (width, depth and stem of a U-Net, bands, classes, patch, batch, budget), "
         f"{STEPS} steps and their scoring, each in a real group of its budget",
-        "no plan that then overflows, no refusal of what would have fitted by more than 10 %",
-        not bad,
+        f"of {_ENOUGH}, no plan that then overflows, no refusal of what would have fitted by more than 10 %",
+        not bad and DRAWS >= _ENOUGH,
         [
             ("ends", ", ".join(f"{end} {count}" for end, count in ends.most_common())),
             *(("against the promise", one) for one in bad),
