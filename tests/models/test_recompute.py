@@ -170,6 +170,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow  # `test_levers_on_a_step_really_lower_its_peak` holds it of a U-Net
 def test_computing_again_really_lowers_the_peak_of_a_step() -> None:
     pytest.importorskip("transformers")
     done = subprocess.run([sys.executable, "-c", _CHILD], capture_output=True, text=True, check=True)

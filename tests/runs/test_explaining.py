@@ -40,7 +40,12 @@ def test_in_a_real_group_it_takes_what_fits_and_no_more_than_it_said(tmp_path: P
     assert ended.peak_charged <= said["predicted_bytes"]["ram"] <= 320 * MIB
     assert said["peak_bytes"]["ram"] <= said["predicted_bytes"]["ram"]
     assert any("Only the middle 128 px" in text for text in said["warnings"])
-    (run / "why.html").unlink()
+
+
+@pytest.mark.slow
+def test_in_a_real_group_that_is_too_small_it_names_what_it_needs(tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    run, images = untrained(tmp_path / "run", width=16, depth=4), pairs(tmp_path, (400, 520)) / "images"
     ended, said = explained(run, images, 250)
     assert (ended.returncode, ended.oom_kills) == (3, 0), ended.output
     assert 250 * MIB < said["error"]["facts"]["needed"] < 320 * MIB
