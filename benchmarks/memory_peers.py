@@ -170,7 +170,7 @@ def raster_monai(folder: Path) -> None:
 
 def weights_torch(folder: Path) -> None:
     """`torch.load` and `load_state_dict`, then bfloat16."""
-    model = _large()
+    model = large()
     model.load_state_dict(torch.load(folder / "large.pt", weights_only=True))
     _touch(model.to(torch.bfloat16))
 
@@ -180,7 +180,7 @@ def weights_accelerate(folder: Path) -> None:
     from accelerate import init_empty_weights, load_checkpoint_and_dispatch
 
     with init_empty_weights():
-        model = _large()
+        model = large()
     _touch(
         load_checkpoint_and_dispatch(
             model, str(folder / "large.safetensors"), {"": "cpu"}, dtype=torch.bfloat16
@@ -188,7 +188,8 @@ def weights_accelerate(folder: Path) -> None:
     )
 
 
-def _large() -> nn.Module:
+def large() -> nn.Module:
+    """Weights of the shapes in `large.json`, not filled."""
     shapes = json.loads(Path(sys.argv[3], "large.json").read_text())
     return nn.ParameterDict({k.replace(".", "_"): nn.Parameter(torch.empty(v)) for k, v in shapes.items()})
 

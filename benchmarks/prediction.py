@@ -41,8 +41,8 @@ class Outcome:
 
     @property
     def error(self) -> float:
-        """Promised above what was taken; 0 where nothing ran."""
-        return self.predicted / self.peak - 1 if self.peak else 0.0
+        """Promised above what was taken."""
+        return self.predicted / self.peak - 1
 
 
 def row() -> Row:
@@ -62,10 +62,8 @@ def row() -> Row:
             budget = int(random.uniform(*drawn.budgets_mib)) * MIB
             if k % turns == turn and k not in done:
                 for one in _run(folder / f"{k}", sets, drawn, budget, folder):
-                    kept.add({"number": k, **asdict(one), "error": one.error})
-    known = [{key: value for key, value in one.items() if key not in ("number", "error")}
-             for one in kept.known() if one["number"] < RUNS]  # fmt: skip
-    return _row([Outcome(**one) for one in known])
+                    kept.add({"number": k, **asdict(one)})
+    return _row([Outcome(**one) for one in kept.known() if one.pop("number") < RUNS])
 
 
 def _row(outcomes: list[Outcome]) -> Row:

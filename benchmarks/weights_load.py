@@ -111,21 +111,21 @@ def load(way: str) -> Any:
         from safetensors.torch import load_file
 
         return lambda folder: load_file(folder / "large.safetensors")
-    from memory_peers import _large
+    from memory_peers import large
 
     if way.startswith("accelerate"):
         from accelerate import init_empty_weights, load_checkpoint_and_dispatch
 
         def dispatched(folder: Path) -> Any:
             with init_empty_weights():
-                model = _large()
+                model = large()
             path = str(folder / "large.safetensors")
             return load_checkpoint_and_dispatch(model, path, {"": "cpu"}, dtype=torch.bfloat16).state_dict()
 
         return dispatched
 
     def by_torch(folder: Path) -> Any:
-        model = _large()
+        model = large()
         model.load_state_dict(torch.load(folder / "large.pt", weights_only=True))
         return (model.to(torch.bfloat16) if "bf16" in way else model).state_dict()
 
@@ -135,7 +135,7 @@ def load(way: str) -> Any:
 def _child(way: str, folder: str) -> None:
     import torch
 
-    sys.argv[3:] = [folder]  # where `_large` looks for the shapes
+    sys.argv[3:] = [folder]  # where `large` looks for the shapes
     loads = load(way)
     began = time.perf_counter()
     if folder:

@@ -38,9 +38,7 @@ class NumberTable:
             UnreadableFile: a line is of another kind; it is named.
         """
         columns = 0
-        dtype, allowed = (
-            (np.dtype(np.int64), _WHOLE_TEXT) if self.whole else (np.dtype(np.float64), NUMBER_TEXT)
-        )
+        dtype, allowed = (_INT64, _WHOLE_TEXT) if self.whole else (_FLOAT64, NUMBER_TEXT)
         for offset, text in self._pieces(start, self.file.size_bytes if stop is None else stop):
             columns = columns or text.count(b",", 0, text.index(b"\n")) + 1
             table = None

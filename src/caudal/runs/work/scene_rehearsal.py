@@ -48,7 +48,7 @@ class SceneRehearsal:
 
     def load(self) -> None:
         """See `Rehearsal.load`."""
-        from caudal.runs import loading, scoring  # noqa: F401
+        from caudal.runs import loading, scoring  # noqa: F401 - a run has them loaded
 
         for name in READERS.names():
             READERS.get(name)
