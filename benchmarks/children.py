@@ -11,7 +11,7 @@ from typing import Any
 from tests.cgroups import Ended, run_in_group
 
 GIB, MIB = 2**30, 2**20
-CAUDAL = [sys.executable, "-c", "from caudal.cli.main import main; main()"]
+CAUDAL = [sys.executable, "-m", "caudal"]
 
 
 def data_dir() -> Path:

@@ -22,6 +22,7 @@ from tests.data.sets import blob_set
 from benchmarks.children import CAUDAL, MIB
 from benchmarks.kept import Kept
 from benchmarks.rows import Row
+from caudal.core.events import RunKilled, read
 
 DRAWS = int(os.environ.get("CAUDAL_DRAWS", "200"))
 STEPS = 4
@@ -97,6 +98,8 @@ def _tried(folder: Path, spec: dict[str, Any], budget: int) -> str:
     (folder / "spec.toml").write_text(tomli_w.dumps(spec))
     ended = _train(folder, "run", budget)
     if ended.returncode == 0:
+        if any(isinstance(event, RunKilled) for event in read(folder / "run" / "events.jsonl")):
+            return "overflowed: the run was killed, and went on"
         over = ended.peak_charged - budget
         return "held" if over <= 0 else f"above its budget: by {over / MIB:.0f} MiB"
     if ended.returncode != DOES_NOT_FIT:

@@ -7,7 +7,6 @@ The public face: the names below and nothing else. Each is loaded when it is fir
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ _HOMES = {
     "train": "caudal.runs.verbs.train",
 }
 
-__version__ = version("caudal")
+__version__: str
 __all__ = [
     "Bytes", "CaudalError", "DataError", "DoesNotFit", "RunSpec", "Stream",
     "evaluate", "explain", "pack", "plan", "predict", "report", "stream", "train",
@@ -53,6 +52,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version  # 50 ms
+
+        return version("caudal")
     raise AttributeError(f"module 'caudal' has no attribute {name!r}")
 
 

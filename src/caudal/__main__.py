@@ -1,5 +1,5 @@
 """`python -m caudal`: the command."""
 
-from caudal.cli.entry import main
+from caudal.cli.start import main
 
 main()

@@ -11,7 +11,7 @@ from tests.cgroups import run_in_group
 from tests.data.sets import write_tiff
 
 MIB = 2**20
-CAUDAL = [sys.executable, "-c", "from caudal.cli.main import main; main()"]
+CAUDAL = [sys.executable, "-m", "caudal"]
 
 
 def last(output: str) -> dict:  # type: ignore[type-arg]

@@ -49,6 +49,14 @@ def test_the_same_request_is_measured_once(asked: list[ProbeRequest], tmp_path: 
     assert len(asked) == 2
 
 
+def test_what_takes_least_is_measured_once_for_all_budgets(asked: list[ProbeRequest], tmp_path: Path) -> None:
+    one = request(tmp_path / "set").model_copy(update={"thrifty": True})
+    assert probe_kept.ask(one) == probe_kept.ask(one.model_copy(update={"ram": Bytes(2**29)}))
+    assert asked == [one]
+    probe_kept.ask(request(tmp_path / "set"))
+    assert len(asked) == 2
+
+
 def test_what_has_changed_is_measured_again(asked: list[ProbeRequest], tmp_path: Path) -> None:
     one = request(tmp_path / "set")
     probe_kept.ask(one)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from caudal.core.caches import keep, user_cache
 
-FIRST = 0.03
+FIRST = 0.02
 """Of runs of a kind that nobody has seen: the same run differs by as much from time to time."""
 _SHARE = 0.95
 _KEPT = 100  # of one kind

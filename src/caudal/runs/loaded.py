@@ -24,7 +24,7 @@ from caudal.data.readers.base import Header
 from caudal.data.url import Location
 from caudal.inference.forward import Forward
 from caudal.inference.predict import working_bytes
-from caudal.memory import margin, planner, vram
+from caudal.memory import allocator, margin, planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
 from caudal.memory.plan import Holder
@@ -60,9 +60,9 @@ class Loaded:
     vram: Bytes | None = None
     base_vram: Bytes = field(default_factory=Bytes)
     predicted_vram: Bytes = field(default_factory=Bytes)
-    tiles: dict[tuple[int, int, int, str], tuple[Bytes, Bytes] | None] = field(default_factory=dict)
+    tiles: dict[tuple[int, int, int, str], tuple[Bytes, Bytes, int] | None] = field(default_factory=dict)
     """What this process held while it inferred one, and what the device; by height, width, bands and dtype.
-    `None`: the device had no room."""
+    The third are bytes that lay beside it, as what reads and writes holds. `None`: the device had no room."""
 
     def forward(self, layout: int) -> Forward:
         """The model as a function of a file's values, for files of that layout."""
@@ -153,25 +153,29 @@ class Loaded:
         On the host and on the device; `None` where the device has no room for it.
         """
         height, width = tiling.grid(header).largest
-        key = (height, width, header.bands, str(header.dtype))
-        if key not in self.tiles:
-            x_NHWC = np.zeros((1, height, width, header.bands), header.dtype)
-            self.tiles[key] = self._tried(x_NHWC)
-        if (held := self.tiles[key]) is None:
-            return None
-        own = working_bytes(
+        own = _scratch(tiling, header) + working_bytes(
             tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
             threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
         )  # fmt: skip
-        ram = self.margin.beyond(held[0] + own + _scratch(tiling, header))
-        return ram, Bytes(held[1] * (1 + margin.FIRST))
+        key = (height, width, header.bands, str(header.dtype))
+        if key not in self.tiles:
+            x_NHWC = np.zeros((1, height, width, header.bands), header.dtype)
+            self.tiles[key] = self._tried(x_NHWC, own)
+        if (tried := self.tiles[key]) is None:
+            return None
+        ram, on_card, with_own = tried
+        return self.margin.beyond(ram + max(0, own - with_own)), Bytes(on_card * (1 + margin.FIRST))
 
-    def _tried(self, x_NHWC: npt.NDArray[Any]) -> tuple[Bytes, Bytes] | None:
+    def _tried(self, x_NHWC: npt.NDArray[Any], own: int) -> tuple[Bytes, Bytes, int] | None:
         forward, mapped = self.forward(0), self.weights == Weights.MAPPED
         vram.trim()
         vram.reset_peak()
         ram, began = Bytes(0), time.monotonic()
         try:
+            with allocator.apart():
+                ram = forwards.peak_of(forward, x_NHWC, mapped)
+            allocator.trim()
+            beside = np.ones(max(0, own - x_NHWC.nbytes), np.uint8)  # as a run has it by then
             for _turn in range(_TRIES):  # the heap grows for some
                 ram = max(ram, forwards.peak_of(forward, x_NHWC, mapped))
                 if time.monotonic() - began > _QUICK_SECONDS:
@@ -180,7 +184,9 @@ class Loaded:
             if self.vram is None or not ran_out(error):
                 raise
             return None
-        return ram, (vram.peak_since_reset() or Bytes(0)) if self.vram is not None else Bytes(0)
+        del beside
+        on_card = (vram.peak_since_reset() or Bytes(0)) if self.vram is not None else Bytes(0)
+        return ram, on_card, own
 
     def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
         ram, on_card = tiling_bytes(tiling, self.forwards, header, self.card.outputs)

@@ -42,7 +42,7 @@ _NO_TIME = 1e-9  # it was measured, and is in the time of a step
 _WORTH_BRINGING = 0.05  # of the budget: an optimizer state below it stays where it is
 _LONG_SECONDS = 10.0  # of one size: steps as long as that show a heap's slack sooner
 _AT_LEAST = 6  # steps
-_QUICK_SECONDS = 0.5  # of one size: steps that take less are repeated, as the heap grows for some
+_QUICK_SECONDS = 1.5  # of one size: steps that take less are repeated, as the heap grows for some
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def training_holders(
             on_card.append(Holder(name=_("scoring"), bytes=rest, pool="vram", exact=False))
         on_host = [holder for holder in most if holder.pool == "ram"]
         most = [*on_host, *(holder for holder in static if holder.pool == "vram"), *on_card]
-    return most
+    return [holder for holder in most if holder.bytes]
 
 
 def _static_holders(probe: ProbeResult, point: Point, on_device: bool) -> list[Holder]:

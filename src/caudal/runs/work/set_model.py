@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +23,7 @@ from caudal.data.sample_set import SampleSet
 from caudal.data.sample_split import TEST
 from caudal.data.sample_table import LABEL_COLUMNS
 from caudal.data.sample_values import field_of
-from caudal.memory import margin, planner, vram
+from caudal.memory import allocator, margin, planner, vram
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models import weights
 from caudal.runs import assemble
@@ -37,6 +39,7 @@ from caudal.runs.work.told_classes import Strangers, refuse_others, told_by, wit
 from caudal.runs.work.truths_of_rows import check_rows
 from caudal.training.retry import naming_want_of_memory, ran_out
 
+_AT_LEAST, _QUICK_SECONDS, _MOST_SECONDS = 8, 0.5, 2.0  # batches of many sizes in a rehearsal
 _WORK_BYTES = 3  # times a batch of the largest samples: what a model holds beside it, roughly
 
 
@@ -189,12 +192,18 @@ class SetModel:
     def _has_room(self, opened: Opened, spec: RunSpec) -> bool:
         """Score a few batches; whether the device had room for them, which the host tells otherwise."""
         # The last batch is of another size, for which kernels of its own are made and kept.
-        count = REHEARSED * self.at_once + len(opened.samples) % self.at_once
+        last = len(opened.samples) % self.at_once
+        ragged = self.kind.parts(opened.samples, self.inputs) is not None
         vram.trim()
         vram.reset_peak()
         try:
-            for _scored in self.each(opened, spec, self.kind.largest(opened.used, self.inputs, count)):
-                pass
+            with allocator.apart():
+                self._score(opened, spec, self._largest(opened, self.at_once + last))
+            allocator.trim()
+            began = time.monotonic()
+            self._score(opened, spec, self._largest(opened, REHEARSED * self.at_once + last))
+            if ragged:  # batches of other sizes cut up what these leave in the heap
+                self._score(opened, spec, opened.members, began)
         except RuntimeError as error:
             if self.vram is None or not ran_out(error):
                 raise
@@ -204,7 +213,18 @@ class SetModel:
         self.predicted_vram = Bytes((vram.peak_since_reset() or 0) * (1 + margin.FIRST))
         return self.predicted_vram <= self.vram
 
-    def each(self, opened: Opened, spec: RunSpec, members: Ints) -> Iterator[tuple[Ints, Found]]:
+    def _largest(self, opened: Opened, count: int) -> Ints:
+        return self.kind.largest(opened.used, self.inputs, count)
+
+    def _score(self, opened: Opened, spec: RunSpec, members: Ints, since: float | None = None) -> None:
+        """Score samples and forget it; given `since` when, as many as take little time."""
+        with closing(self.each(opened, spec, members)) as scored:
+            for number, _found in enumerate(scored, 1):
+                seconds = 0.0 if since is None else time.monotonic() - since
+                if seconds > _MOST_SECONDS or (seconds > _QUICK_SECONDS and number >= _AT_LEAST):
+                    break
+
+    def each(self, opened: Opened, spec: RunSpec, members: Ints) -> Generator[tuple[Ints, Found]]:
         """Predictions of the samples `members`, batch by batch.
 
         `strangers` then are the truths among them that are none of the model's classes.

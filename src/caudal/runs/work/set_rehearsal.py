@@ -86,7 +86,9 @@ class SetRehearsal:
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
-        chosen = self._largest(REHEARSED * scored_at_once(self._samples))
+        count = REHEARSED * scored_at_once(self._samples)
+        # Where samples differ, they are scored in batches as they lie, and not the largest together.
+        chosen = self._largest(count) if self.parts is None else self._samples.only(self._drawn(count, 0))
         prepare = self._kind.prepare(
             self._spec, self._inputs, self._sought, None, precision.device, False, self._samples
         )
@@ -114,10 +116,11 @@ class SetRehearsal:
             return _copy(next(iter(stream)), self._sought)
 
     def _drawn(self, size: int, number: int) -> Ints:
-        """Different samples, as a run draws them; of `number` 0 the largest batch of `_DRAWS`.
+        """Different samples, as a run draws them; of `number` 0 the largest batch of `_DRAWS`, the largest
+        sample in it.
 
         A batch of the largest samples of all would never come, and a plan for it would promise too much.
-        """
+        """  # fmt: skip
         members = self._samples.chosen.samples if self._samples.chosen else np.arange(len(self._samples))
         draw, count = generator(self._spec.seed, "rehearsal", number), len(members)
         size = min(size, count)
@@ -126,7 +129,8 @@ class SetRehearsal:
         ragged = [f.name for f in self._samples.fields if f.ragged and f.name in self._inputs.fields]
         rows = sum(self._samples.rows(name, members) for name in ragged)
         drawn_DB = draw.integers(0, count, (_DRAWS, size))
-        chosen = np.unique(drawn_DB[int(np.argmax(np.asarray(rows)[drawn_DB].sum(1)))])
+        drawn_B = drawn_DB[int(np.argmax(np.asarray(rows)[drawn_DB].sum(1)))]
+        chosen = np.unique([int(np.argmax(rows)), *drawn_B[1:]])
         spare = np.setdiff1d(np.arange(count), chosen, assume_unique=True)[: size - len(chosen)]
         return np.sort(members[np.concatenate([chosen, spare])]).astype(np.int64)
 
