@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from caudal.core.units import MIB, Bytes
 from caudal.models import weights
 from caudal.models.unet import UNet, UNetConfig
 from caudal.runs import forwards
-from tests.cgroups import run_in_group
+from tests.cgroups import Ended, run_in_group
 
 _LAYER = 60 * MIB  # of the fake model: whatever the side of what it infers
 _PIXEL_BYTES = 1024
@@ -45,21 +46,35 @@ def test_one_that_passes_the_room_alone_is_the_last() -> None:
     assert sides == [96]
 
 
-def test_a_model_whose_layers_pass_the_budget_is_refused_and_not_killed(
-    tmp_path: Path,
-) -> None:
+def _predicted(folder: Path, width: int, budget: int, *more: str) -> Ended:
+    """How inference of a small image by a U-Net of that width ended, in a real group of the budget."""
     torch.manual_seed(0)
-    config = {"width": 96, "depth": 4}
+    config = {"width": width, "depth": 4}
     card = weights.ModelCard(task="segmentation", architecture="unet", config=config, bands=3, outputs=2)
-    weights.save(tmp_path / "model", UNet(3, 2, UNetConfig(**config)), card)
+    weights.save(folder / "model", UNet(3, 2, UNetConfig(**config)), card)
     with rasterio.open(
-        tmp_path / "image.tif", "w", driver="GTiff", height=64, width=64, count=3, dtype="uint8"
+        folder / "image.tif", "w", driver="GTiff", height=64, width=64, count=3, dtype="uint8"
     ) as file:
         file.write(np.zeros((3, 64, 64), np.uint8))
-    words = ["predict", tmp_path / "model", tmp_path / "image.tif", "-o", tmp_path / "map.tif"]
-    budget = 270 * MIB  # the libraries take 170; its largest layer has 81 MiB of weights
-    command = [sys.executable, "-m", "caudal", *map(str, words), "--ram", str(budget)]
-    ended = run_in_group(command, budget, 120)
+    words = ["predict", folder / "model", folder / "image.tif", "-o", folder / "map.tif"]
+    command = [sys.executable, "-m", "caudal", *map(str, words), "--ram", str(budget), *more]
+    return run_in_group(command, budget, 120)
+
+
+def test_a_model_whose_layers_pass_the_budget_is_refused_and_not_killed(tmp_path: Path) -> None:
+    # The libraries take 170; its largest layer has 81 MiB of weights.
+    ended = _predicted(tmp_path, 96, 270 * MIB)
     assert ended.returncode == 3, ended.output
     assert "its largest layer" in ended.output
     assert not (tmp_path / "map.tif").exists()
+
+
+@pytest.mark.slow
+def test_a_model_whose_weights_pass_the_budget_infers_in_what_is_promised(tmp_path: Path) -> None:
+    # 740 MiB of weights beside libraries of 170; its largest layer has 225.
+    ended = _predicted(tmp_path, 160, 720 * MIB, "--json")
+    assert (ended.returncode, ended.oom_kills) == (0, 0), ended.output
+    said = json.loads(ended.output.splitlines()[-1])
+    assert said["levers"]["weights"] == "mapped"
+    assert 0.98 < said["predicted_bytes"]["ram"] / said["peak_bytes"]["ram"] < 1.1
+    assert ended.peak_charged <= 720 * MIB

@@ -20,8 +20,9 @@ class Forward:
 
     Normalizes, puts 0 where a pixel is not valid, repeats the last row and column up to the model's
     multiple (and cuts that off again), and leaves the rest to the model. `as_they_lie`: the weights are
-    neither moved nor laid out anew.
-    """
+    neither moved nor laid out anew; on a CPU pixels are laid out as the weights are, or each layer would copy
+    its own once more.
+    """  # fmt: skip
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Forward:
         as_they_lie: bool = False,
     ) -> None:
         self._model = model.eval()
+        self._planes = as_they_lie and device == "cpu"
         if not as_they_lie:
             # The stub of `to` knows no device and memory format together.
             self._model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -62,6 +64,8 @@ class Forward:
         pad = (0, -wide % self.multiple_px, 0, -high % self.multiple_px)
         if any(pad):
             x_NCHW = F.pad(x_NCHW, pad, mode="replicate").contiguous(memory_format=torch.channels_last)
+        if self._planes:
+            x_NCHW = x_NCHW.contiguous()
         with self._autocast():
             scores = self._model(x_NCHW)
         p_NKHW = self._probabilities(scores)[:, :, :high, :wide]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from caudal.training.retry import ran_out
 
 _WITHOUT_LIMIT = 2  # sides, the largest: more say nothing new
 _HERTZ = 100.0
-_OF_A_LAYER = 2  # its weights in the type that is computed in, and once more laid out for the kernel
 
 
 def layer_bytes(model: nn.Module) -> int:
-    """Roughly what computing the layer with most weights takes beside them."""
-    return _OF_A_LAYER * max((w.numel() * w.element_size() for w in model.parameters()), default=0)
+    """Roughly what computing the layer with most weights takes beside them: those laid out for the kernel,
+    or in half the bytes and then laid out.
+    """  # fmt: skip
+    return max((w.numel() * w.element_size() for w in model.parameters()), default=0)
 
 
 def peak_of(forward: Forward, x_NHWC: npt.NDArray[Any], mapped: bool) -> Bytes:
@@ -103,22 +105,26 @@ def _too_much(found: list[Measured], side: int, room: Bytes) -> bool:
     return cost.forward_bytes(tuple(found), side**2)[0] > room
 
 
-def ask(path: Path, device: str, position: int, ram: Bytes) -> tuple[Measured, ...]:
-    """The same from a child that opens the model at `path` itself; empty where not even the smallest fits.
+@dataclass(frozen=True)
+class Asked:
+    """What a child measured, empty where not even the smallest fits; the most held by it and its parent."""
+
+    found: tuple[Measured, ...]
+    held: Bytes
+
+
+def ask(path: Path, device: str, position: int, ram: Bytes) -> Asked:
+    """The same from a child that opens the model at `path` itself, and both together hold `ram` at most.
 
     `position` is that of the weights.
     """
-    words = [
-        sys.executable,
-        "-m",
-        "caudal.runs.forwards_child",
-        str(path),
-        device,
-        str(position),
-        str(int(ram)),
-    ]
+    own = charged_bytes()
+    room = str(int(ram - own))
+    words = [sys.executable, "-m", "caudal.runs.forwards_child", str(path), device, str(position), room]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         first_to_go(child.pid)
         output, errors = child.communicate()
     assert child.returncode in (0, -9), f"measuring {path} failed:\n{errors}"
-    return tuple(Measured.model_validate(json.loads(text)) for text in output.splitlines())
+    base, *rows = [json.loads(text) for text in output.splitlines()] or [0]
+    found = tuple(Measured.model_validate(row) for row in rows)
+    return Asked(found, Bytes(own + base + max((one.ram for one in found), default=0)))

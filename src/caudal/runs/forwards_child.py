@@ -1,4 +1,7 @@
-"""`python -m caudal.runs.forwards_child MODEL DEVICE POSITION RAM`: see `forwards`; a line an inference."""
+"""`python -m caudal.runs.forwards_child MODEL DEVICE POSITION RAM`: see `forwards`.
+
+It says what it holds with the model, and then a line for each inference.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ def main() -> None:
     """Open the model as the parent has it, and measure until the next inference would not fit."""
     path, device, position, ram = sys.argv[1:]
     loaded = open_model(Path(path), device, int(position))
-    room, mapped = Bytes(int(ram) - charged_bytes()), loaded.weights == Weights.MAPPED
+    base, mapped = charged_bytes(), loaded.weights == Weights.MAPPED
+    print(int(base), flush=True)
+    room = Bytes(int(ram) - base)
     try:
         for found in measure(loaded.forward(0), loaded.card.bands, mapped=mapped, room=room):
             print(found.model_dump_json(), flush=True)

@@ -44,7 +44,8 @@ _PIXEL, _LITTLE = Window(0, 0, 1, 1), 2 * MIB  # of a file, and what may be deco
 class Loaded:
     """A model for inference on `device`; `base` is what the process held once it was loaded.
 
-    `weights` is the position of that lever. `vram` is the budget of the device (`None` without one),
+    `weights` is the position of that lever. `held_before` is the most that was held while it was measured, by
+    this process and a child. `vram` is the budget of the device (`None` without one),
     `base_vram` what the model holds there, `predicted_vram` the peak there with the tiles chosen so far.
     """
 
@@ -58,6 +59,7 @@ class Loaded:
     warnings: tuple[str, ...]
     weights: int = Weights.HELD
     vram: Bytes | None = None
+    held_before: Bytes = field(default_factory=Bytes)
     base_vram: Bytes = field(default_factory=Bytes)
     predicted_vram: Bytes = field(default_factory=Bytes)
     tiles: dict[tuple[int, int, int, str], tuple[Bytes, Bytes, int] | None] = field(default_factory=dict)
@@ -114,7 +116,7 @@ class Loaded:
                 most = self._rehearsed(tiling, header)
                 if most and most[0] <= budget and (self.vram is None or most[1] <= self.vram):
                     self.predicted_vram = max(self.predicted_vram, most[1])
-                    return tiling, most[0]
+                    return tiling, max(most[0], self.held_before)
         least = self._holders(rows[-1], header)
         if planner.fits(least, budget, self.vram):
             # It was tried, and a tile takes more than tiles of other sizes said.

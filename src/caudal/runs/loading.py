@@ -14,7 +14,7 @@ from caudal.core.messages import _
 from caudal.core.units import Bytes
 from caudal.data.classes import Classes
 from caudal.data.normalize import Normalization
-from caudal.memory import planner, vram
+from caudal.memory import allocator, planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
 from caudal.memory.meters import charged_bytes
@@ -74,28 +74,31 @@ def load_model(path: Path, device: str, ram: Bytes | None = None, on_card: Bytes
     position = _weights_position(model, card, allowed, ram)
     stored = card.memory or {}
     rows: tuple[Measured, ...] = ()
+    held = Bytes(0)
     if position == Weights.HELD and stored.get("device") == where:
         rows = tuple(Measured.model_validate(row) for row in stored.get("forwards") or ())
     if not rows and ram is not None and allowed is None and _is_tight(model, position, ram):
         planner.refuse_above(ram, charged_bytes())  # less than what is held already: no child need try
         # Before any weight is copied here: the child that measures lies beside this process.
-        rows = forwards.ask(path, where, position, ram)
-        if not rows and position == Weights.HELD:
+        asked = forwards.ask(path, where, position, ram)
+        if not asked.found and position == Weights.HELD:
             position = Weights.MAPPED
-            rows = forwards.ask(path, where, position, ram)
-        if not rows:
+            asked = forwards.ask(path, where, position, ram)
+        if not asked.found:
             raise _no_layer_fits(model, ram)
+        rows, held = asked.found, asked.held
     loaded = _ready(model, card, where, position, path)
     if allowed is not None:
         _settle_on_card(loaded, allowed)
     if not rows:
-        mapped = position == Weights.MAPPED
-        found = forwards.measure(loaded.forward(0), card.bands, mapped=mapped, on_device=allowed is not None)
-        rows = tuple(found)
+        mapped, on_device = position == Weights.MAPPED, allowed is not None
+        room = None if ram is None or on_device else Bytes(ram - loaded.base)
+        rows = tuple(forwards.measure(loaded.forward(0), card.bands, "uint8", mapped, room, on_device))
         if not rows:
             assert allowed is not None
             raise _no_layer_fits(model, allowed, "vram")
-    loaded.forwards = rows
+        held = Bytes(loaded.base + max(one.ram for one in rows))
+    loaded.forwards, loaded.held_before = rows, held
     return loaded
 
 
@@ -148,6 +151,7 @@ def _ready(model: nn.Module, card: weights.ModelCard, device: str, position: int
     ready = MapScores(model) if isinstance(model, AnomalyMap) else model
     if position == Weights.MAPPED:
         ready = ready if device == "cpu" else brought(ready, device)
+        allocator.give_back_at_once()  # room is short, and pages of weights come and go all the time anyway
     elif ready is model:
         ready = folded(model)
     return Loaded(ready, card, normalization, classes, device, charged_bytes(), (), tuple(warnings), position)
