@@ -2,11 +2,12 @@ import mmap
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 
 from caudal.core.errors import DiskFull
-from caudal.memory.meters import PeakMeter, Watch, charged_bytes
+from caudal.memory.meters import PeakMeter, Watch, charged_bytes, mind_files
 
 MIB = 2**20
 
@@ -81,6 +82,17 @@ def test_mapped_files_are_not_charged(tmp_path) -> None:  # type: ignore[no-unty
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         assert sum(view[k] for k in range(0, 32 * MIB, mmap.PAGESIZE))
         assert charged_bytes() - before < 4 * MIB
+
+
+def test_pages_of_a_file_that_comes_and_goes_are_not_taken_for_a_peak(tmp_path: Path) -> None:
+    path, meter = tmp_path / "file", PeakMeter()
+    path.write_bytes(b"x" * (64 * MIB))
+    meter.reset()
+    before = charged_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        assert sum(view[k] for k in range(0, 64 * MIB, mmap.PAGESIZE))
+        mind_files()
+    assert meter.peak() - before < 8 * MIB
 
 
 def test_the_watch_knows_the_peak_between_its_readings() -> None:

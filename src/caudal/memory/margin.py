@@ -16,7 +16,7 @@ from pathlib import Path
 
 from caudal.core.caches import keep, user_cache
 
-FIRST = 0.02
+FIRST = 0.025
 """Of runs of a kind that nobody has seen: the same run differs by as much from time to time."""
 _SHARE = 0.95
 _KEPT = 100  # of one kind
@@ -33,12 +33,12 @@ def on_device(kind: str) -> str:
     return f"{kind} vram"
 
 
-def learned(kind: str) -> tuple[float, int]:
+def learned(kind: str, first: float = FIRST) -> tuple[float, int]:
     """The margin, as a share of the prediction, and how many runs it is from.
 
-    `FIRST` counts as one of them, so that a few good ones do not do away with it.
+    `first` counts as one of them, so that a few good ones do not do away with it.
     """
-    ratios = sorted([1 + FIRST, *_ratios(kind)])
+    ratios = sorted([1 + first, *_ratios(kind)])
     rank = min(len(ratios), math.ceil((len(ratios) + 1) * _SHARE))
     return min(_MOST, max(0.0, ratios[rank - 1] - 1)), len(ratios) - 1
 

@@ -18,7 +18,7 @@ from caudal.core.units import Bytes
 from caudal.memory import process
 from caudal.memory.process import Fork, descendants
 
-__all__ = ["PeakMeter", "Watch", "charged_bytes", "descendants"]
+__all__ = ["PeakMeter", "Watch", "charged_bytes", "descendants", "mind_files"]
 
 _PROC = Path("/proc")
 
@@ -139,6 +139,18 @@ class PeakMeter:
         """What the mark means at least."""
         file_bytes = max(self._file_bytes, status.get("RssFile", 0))
         return max(_charged(status), status.get("VmHWM", 0) - file_bytes)
+
+
+def mind_files() -> None:
+    """To be called while a file is mapped that will soon not be: nobody shall count its pages as charged.
+
+    The mark has them in it, and when a meter is asked they are gone. Measured on a model of 31 MB that was
+    read from its file within a tenth of a second: 274 MiB for 250.
+    """
+    with _MARK:
+        mapped = process.status("self").get("RssFile", 0)
+        for meter in _METERS:
+            meter._file_bytes = max(meter._file_bytes, mapped)
 
 
 class Watch:

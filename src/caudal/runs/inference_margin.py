@@ -22,11 +22,13 @@ class InferenceMargin:
     share: float
 
     @classmethod
-    def of(cls, card: ModelCard, device: str, position: int = 0) -> InferenceMargin:
-        """What inferences with this model, or one like it, have taught so far."""
+    def of(
+        cls, card: ModelCard, device: str, position: int = 0, first: float = margin.FIRST
+    ) -> InferenceMargin:
+        """What inferences with this model, or one like it, have taught so far; before any, `first`."""
         config = json.dumps(card.config, sort_keys=True, default=str)
         kind = f"predict {card.task} {card.architecture} {config} {card.bands} {device} weights {position}"
-        return cls(kind, margin.learned(kind)[0])
+        return cls(kind, margin.learned(kind, first)[0])
 
     def beyond(self, nbytes: float) -> Bytes:
         """A prediction with its margin."""

@@ -24,7 +24,7 @@ from caudal.data.readers.base import Header
 from caudal.data.url import Location
 from caudal.inference.forward import Forward
 from caudal.inference.predict import working_bytes
-from caudal.memory import allocator, margin, planner, vram
+from caudal.memory import allocator, cost, margin, planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
 from caudal.memory.plan import Holder
@@ -32,12 +32,21 @@ from caudal.models import weights
 from caudal.runs import assemble, forwards
 from caudal.runs.inference_margin import InferenceMargin
 from caudal.runs.machine import processors
-from caudal.runs.tiling import Tiling, candidates, tiling_bytes
+from caudal.runs.tiling import Tiling, candidates
 from caudal.training import precision
 from caudal.training.retry import ran_out
 
-_TRIES, _QUICK_SECONDS = 4, 0.5  # of a tile
+_TRIES, _AT_LEAST, _QUICK_SECONDS, _MOST_SECONDS = 6, 3, 0.5, 3.0  # of a tile
+_FIRST = 0.03  # margin: beside a tile lie blocks of many sizes, and one block when it is tried
 _PIXEL, _LITTLE = Window(0, 0, 1, 1), 2 * MIB  # of a file, and what may be decoded for it
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What becomes of scores: bytes of a pixel in the output, and whether flips and turns are averaged."""
+
+    pixel_bytes: int = 1
+    average_d4: bool = False
 
 
 @dataclass
@@ -58,6 +67,7 @@ class Loaded:
     forwards: tuple[Measured, ...]
     warnings: tuple[str, ...]
     weights: int = Weights.HELD
+    written: Written = field(default_factory=Written)
     vram: Bytes | None = None
     held_before: Bytes = field(default_factory=Bytes)
     base_vram: Bytes = field(default_factory=Bytes)
@@ -82,7 +92,7 @@ class Loaded:
     @cached_property
     def margin(self) -> InferenceMargin:
         """What predictions with a model like this have taught."""
-        return InferenceMargin.of(self.card, self.device, self.weights)
+        return InferenceMargin.of(self.card, self.device, self.weights, _FIRST)
 
     def check_bands(self, bands: int, path: object) -> None:
         """Refuse data with another number of bands.
@@ -155,10 +165,7 @@ class Loaded:
         On the host and on the device; `None` where the device has no room for it.
         """
         height, width = tiling.grid(header).largest
-        own = _scratch(tiling, header) + working_bytes(
-            tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
-            threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
-        )  # fmt: skip
+        own = _scratch(tiling, header) + self._working(tiling, header)
         key = (height, width, header.bands, str(header.dtype))
         if key not in self.tiles:
             x_NHWC = np.zeros((1, height, width, header.bands), header.dtype)
@@ -178,9 +185,10 @@ class Loaded:
                 ram = forwards.peak_of(forward, x_NHWC, mapped)
             allocator.trim()
             beside = np.ones(max(0, own - x_NHWC.nbytes), np.uint8)  # as a run has it by then
-            for _turn in range(_TRIES):  # the heap grows for some
+            for turn in range(1, _TRIES + 1):  # the heap grows for some
                 ram = max(ram, forwards.peak_of(forward, x_NHWC, mapped))
-                if time.monotonic() - began > _QUICK_SECONDS:
+                seconds = time.monotonic() - began
+                if seconds > _MOST_SECONDS or (seconds > _QUICK_SECONDS and turn >= _AT_LEAST):
                     break
         except RuntimeError as error:
             if self.vram is None or not ran_out(error):
@@ -191,7 +199,8 @@ class Loaded:
         return ram, on_card, own
 
     def _holders(self, tiling: Tiling, header: Header) -> list[Holder]:
-        ram, on_card = tiling_bytes(tiling, self.forwards, header, self.card.outputs)
+        height, width = tiling.grid(header).largest
+        ram, on_card = cost.forward_bytes(self.forwards, height * width)
         scratch, tiles = _scratch(tiling, header), _("tiles of {side} px").format(side=tiling.side_px)
         there = [
             Holder(name=_("weights"), bytes=self.base_vram, pool="vram"),
@@ -200,9 +209,17 @@ class Loaded:
         return [
             *(there if self.vram is not None else ()),
             Holder(name=_("interpreter, libraries, model"), bytes=self.base, exact=False),
-            Holder(name=tiles, bytes=ram, exact=False),
+            Holder(name=tiles, bytes=Bytes(ram + self._working(tiling, header)), exact=False),
             Holder(name=_("decoding"), bytes=scratch, exact=False),
         ]
+
+    def _working(self, tiling: Tiling, header: Header) -> int:
+        """What reading, joining and writing hold beside the model."""
+        return working_bytes(
+            tiling.grid(header), header.bands, header.dtype.itemsize, self.card.outputs, 1,
+            out_bytes=self.written.pixel_bytes, average_d4=self.written.average_d4,
+            threads=processors(), overlap=self.device != "cpu", block_px=header.block[0],
+        )  # fmt: skip
 
 
 def _read_once(path: Location) -> None:

@@ -17,7 +17,7 @@ from caudal.data.normalize import Normalization
 from caudal.memory import allocator, planner, vram
 from caudal.memory.cost import Forward as Measured
 from caudal.memory.levers.weights import Weights
-from caudal.memory.meters import charged_bytes
+from caudal.memory.meters import charged_bytes, mind_files
 from caudal.memory.plan import Pool
 from caudal.models import weights
 from caudal.models.anomaly_map import AnomalyMap, MapScores
@@ -154,6 +154,7 @@ def _ready(model: nn.Module, card: weights.ModelCard, device: str, position: int
         allocator.give_back_at_once()  # room is short, and pages of weights come and go all the time anyway
     elif ready is model:
         ready = folded(model)
+        mind_files()  # those of its weights, which nobody needs any more
     return Loaded(ready, card, normalization, classes, device, charged_bytes(), (), tuple(warnings), position)
 
 

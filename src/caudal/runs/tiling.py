@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING
 
 from caudal.core.config import Frozen
 from caudal.core.geometry import round_up
-from caudal.core.units import Bytes
 from caudal.data.readers.base import Header
-from caudal.inference.predict import working_bytes
 from caudal.inference.tiles import Mode, TileGrid
-from caudal.memory import cost
 from caudal.memory.cost import Forward
 from caudal.memory.levers import LEVERS
 from caudal.memory.levers.tile import Tile
@@ -51,16 +48,6 @@ class Tiling(Frozen):
 
     def _cut(self, height: int, width: int) -> TileGrid:
         return TileGrid(height, width, self.core_px, self.context_px, self.multiple_px, self.mode)
-
-
-def tiling_bytes(
-    tiling: Tiling, forwards: tuple[Forward, ...], header: Header, channels: int
-) -> tuple[Bytes, Bytes]:
-    """What predicting `header` takes beside the model: (ram, vram)."""
-    height, width = tiling.grid(header).largest
-    ram, vram = cost.forward_bytes(forwards, height * width)
-    own = working_bytes(tiling.grid(header), header.bands, header.dtype.itemsize, channels, 1)
-    return Bytes(ram + own), vram
 
 
 def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:

@@ -19,7 +19,7 @@ from caudal.inference.mosaic import Georeference
 from caudal.inference.predict import PredictionSummary, predict_raster
 from caudal.memory.levers.tile import Tile
 from caudal.memory.levers.weights import Weights
-from caudal.runs.loaded import Loaded
+from caudal.runs.loaded import Loaded, Written
 from caudal.runs.loading import is_of_samples, load_model, one_folder
 from caudal.runs.machine import processors, ram_budget
 from caudal.runs.result import Result
@@ -79,6 +79,8 @@ def predict(
         )
     with Telling("predict", listeners) as told:
         loaded = load_model(folder, device or "auto", budget, on_card)
+        encoding = _encoding(loaded, scores)
+        loaded.written = Written(encoding.dtype.itemsize * len(encoding.band_names), average_d4)
         cut, predicted, tiles = loaded.cut(paths, budget, exact, told.scanned)
         card = (loaded.vram, loaded.predicted_vram)
         told.started(loaded.card.task, loaded.device, tiles, budget, predicted, card)
@@ -91,7 +93,7 @@ def predict(
             def tell(event: Event, done: int = done) -> None:
                 told(TileDone(done + event.done, tiles) if isinstance(event, TileDone) else event)
 
-            summary = _predict_one(loaded, path, output, tiling, scores, average_d4, tell, warnings)
+            summary = _predict_one(loaded, path, output, tiling, encoding, average_d4, tell, warnings)
             done += summary.tiles
             pixels += summary.total_px
             seconds += summary.seconds
@@ -194,7 +196,7 @@ def _table(
     return {"images": float(len(named)), "anomalous_images": float(alarms)}
 
 
-def _output(loaded: Loaded, scores: bool) -> Output:
+def _encoding(loaded: Loaded, scores: bool) -> Output:
     if loaded.card.task == "anomaly":  # its scores have no upper end, so that they are written as they are
         return Output(("anomaly",), kind="scores", scores_dtype="float32")
     values = loaded.classes.values if loaded.classes else range(loaded.card.outputs)
@@ -206,7 +208,7 @@ def _predict_one(
     path: Location,
     out: Path,
     tiling: Tiling,
-    scores: bool,
+    encoding: Output,
     average_d4: bool,
     tell: Sink,
     warnings: list[str],
@@ -214,14 +216,13 @@ def _predict_one(
     with reader_for(path).open(path) as source:
         header = source.header
         number = loaded.normalization.layout_for(header.band_names)
-        output = _output(loaded, scores)
         with naming_want_of_memory(_("predicting {path}").format(path=path)):
             summary = predict_raster(
                 source,
                 loaded.forward(number),
                 out,
                 tiling.grid(header),
-                output,
+                encoding,
                 threads=processors(),
                 overlap=loaded.device != "cpu",
                 average_d4=average_d4,

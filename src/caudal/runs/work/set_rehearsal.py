@@ -86,9 +86,7 @@ class SetRehearsal:
 
     def scoring(self, model: nn.Module, task: Task, precision: Precision, meter: PeakMeter) -> Bytes:
         """See `Rehearsal.scoring`."""
-        count = REHEARSED * scored_at_once(self._samples)
-        # Where samples differ, they are scored in batches as they lie, and not the largest together.
-        chosen = self._largest(count) if self.parts is None else self._samples.only(self._drawn(count, 0))
+        chosen = self._largest(REHEARSED * scored_at_once(self._samples))
         prepare = self._kind.prepare(
             self._spec, self._inputs, self._sought, None, precision.device, False, self._samples
         )
