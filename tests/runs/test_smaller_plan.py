@@ -13,6 +13,8 @@ from caudal.runs.spec import RunSpec
 from caudal.runs.verbs import plan as planning
 from caudal.runs.watched import SMALLER_PLAN
 
+changes: list[bool] = []
+"""Whether each of the plans that were sought might change what the spec says."""
 HELD = Bytes(200 * MIB)
 SPEC = RunSpec.make({"task": "segmentation", "data": {"images": ["set"]}})
 
@@ -21,8 +23,9 @@ def aimed_at(monkeypatch: pytest.MonkeyPatch, *least_mib: float) -> list[Bytes]:
     """The budgets that plans are sought in, which turn out to need so much, one after the other."""
     seen, needs = list[Bytes](), list(least_mib)
 
-    def plan_spec(_spec: RunSpec, _tick: object, most: Bytes) -> str:
+    def plan_spec(_spec: RunSpec, _tick: object, most: Bytes, may_change: bool) -> str:
         seen.append(most)
+        changes.append(may_change)
         need = needs.pop(0) * MIB
         if need > most:
             raise DoesNotFit("no", "none", pool="ram", needed=int(need), budget=int(most))
@@ -32,17 +35,28 @@ def aimed_at(monkeypatch: pytest.MonkeyPatch, *least_mib: float) -> list[Bytes]:
     return seen
 
 
-def test_less_by_a_good_step_is_aimed_at_and_then_the_least_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_by_a_good_step_is_aimed_at_and_then_half_of_what_can_be_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen = aimed_at(monkeypatch, 180, 181)
     assert str(planning._plan_below(HELD, SPEC, lambda *_: None)) == "a plan"
     first, second = (held / MIB for held in seen)
-    assert first < 180 < second < 200
+    assert first < 180 < second < 192
+    assert changes[-2:] == [False, False]
+
+
+def test_what_changes_numbers_is_turned_only_where_nothing_else_takes_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aimed_at(monkeypatch, 200, 150)
+    assert str(planning._plan_below(HELD, SPEC, lambda *_: None)) == "a plan"
+    assert changes[-2:] == [False, True]
 
 
 def test_where_none_takes_less_it_says_so_and_names_no_budget_that_nobody_gave(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    aimed_at(monkeypatch, 199)
+    aimed_at(monkeypatch, 199, 199)
     with pytest.raises(DoesNotFit, match="ended, of 200 MiB: the least takes 199 MiB") as raised:
         planning._plan_below(HELD, SPEC, lambda *_: None)
     assert raised.value.facts["needed"] == 199 * MIB

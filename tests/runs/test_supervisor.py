@@ -149,7 +149,7 @@ def test_a_run_killed_by_a_greedy_neighbour_goes_on_with_a_smaller_plan(
     tiny_set: Path, tmp_path: Path
 ) -> None:
     spec, out = tmp_path / "spec.toml", tmp_path / "run"
-    write_spec(spec, tiny_set, steps=40, batch=4, validate_every=40, checkpoint_steps=5)
+    write_spec(spec, tiny_set, steps=30, batch=8, validate_every=30, checkpoint_steps=5)
     spec.write_text(spec.read_text() + "[model.config]\nwidth = 16\ndepth = 2\n")
     with memory_group(700 * MIB) as group:
         neighbour = subprocess.Popen([sys.executable, str(NEIGHBOUR), str(group), str(out / "events.jsonl")])

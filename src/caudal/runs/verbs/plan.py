@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from caudal.core.errors import DoesNotFit
 from caudal.core.messages import _
-from caudal.core.units import Bytes
+from caudal.core.units import MIB, Bytes
 from caudal.data.locations import located
 from caudal.data.paths import local_path
 from caudal.data.url import Url, address_of
@@ -32,7 +32,7 @@ from caudal.runs.work import WORKS
 from caudal.runs.work.base import Tick, Work
 from caudal.tasks import TASKS
 
-_PROBES_DIFFER = 1.02  # two of the same model
+_MORE_EACH_TIME = MIB  # that whoever plans holds itself
 
 
 def make_spec(
@@ -135,22 +135,28 @@ def resolve(
 
 
 def _plan_below(held: Bytes, spec: RunSpec, tick: Tick) -> TrainPlan:
-    """A plan that holds less than `held`: by a good step, or else the least there is.
+    """A plan that holds less than `held`: by a good step, or else by half of what can be given up.
+
+    What changes numbers is turned only where nothing else takes less.
 
     Raises:
         DoesNotFit: there is none.
     """
-    budget = watched.budget_below(held)
-    while True:
-        try:
-            return plan_spec(spec, tick, budget)
-        except DoesNotFit as error:
-            least = Bytes(int(cast(int, error.facts["needed"]) * _PROBES_DIFFER))
-            if error.facts.get("pool", "ram") != "ram":
-                raise
+    for may_change in (False, True):
+        budget = watched.budget_below(held)
+        while True:
+            try:
+                return plan_spec(spec, tick, budget, may_change)
+            except DoesNotFit as error:
+                least = Bytes(int(cast(int, error.facts["needed"])) + _MORE_EACH_TIME)
+                if error.facts.get("pool", "ram") != "ram":
+                    raise
+                refused = error
             if not budget < least < held:
-                raise _none_below(held, error) from None
-            budget = least  # which the next probe may find to be too little again
+                break
+            # The very least is slow. A card's next probe may find this to be too little again.
+            budget = Bytes(least + (held - least) // 2)
+    raise _none_below(held, refused) from None
 
 
 def _none_below(held: Bytes, error: DoesNotFit) -> DoesNotFit:
@@ -164,8 +170,13 @@ def _none_below(held: Bytes, error: DoesNotFit) -> DoesNotFit:
     )
 
 
-def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Bytes | None = None) -> TrainPlan:
-    """Plan a spec, to hold at most `most` if it is given; see `plan`.
+def plan_spec(
+    spec: RunSpec,
+    tick: Tick = lambda _done, _total: None,
+    most: Bytes | None = None,
+    may_change: bool = True,
+) -> TrainPlan:
+    """Plan a spec, to hold at most `most` if it is given; see `plan`. `may_change` what the spec says.
 
     `most` is what is aimed at. The run may still hold its whole budget: a plan that turns out to take a
     little more than was aimed at is no reason to stop it.
@@ -173,19 +184,19 @@ def plan_spec(spec: RunSpec, tick: Tick = lambda _done, _total: None, most: Byte
     TASKS.check(spec.task)
     ram = Bytes(ram_budget(spec.ram) // processes_here())
     if most is None or most >= ram:
-        return _plan_within(spec, ram, tick)
-    made = _plan_within(spec, most, tick)
+        return _plan_within(spec, ram, tick, may_change)
+    made = _plan_within(spec, most, tick, may_change)
     return made.model_copy(update={"memory": made.memory.model_copy(update={"ram": ram})})
 
 
-def _plan_within(spec: RunSpec, ram: Bytes, tick: Tick) -> TrainPlan:
+def _plan_within(spec: RunSpec, ram: Bytes, tick: Tick, may_change: bool) -> TrainPlan:
     """Where nothing fits, levers that change numbers are turned, for each of which all is measured again."""
     work = open_work(spec, tick)
     try:
         return _plan_work(work, ram).model_copy(update={"asked": spec})
     except DoesNotFit as error:
         refused = error
-    if refused.facts.get("final"):
+    if refused.facts.get("final") or not may_change:
         raise refused
     for changed, levers in smaller_specs(spec, work, str(refused.facts.get("precision", ""))):
         try:
