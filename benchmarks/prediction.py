@@ -70,7 +70,8 @@ def _row(outcomes: list[Outcome]) -> Row:
     trained = [one for one in outcomes if one.verb == "train" and not one.refused]
     inferred = [one for one in outcomes if one.verb != "train" and not one.refused]
     done = trained + inferred
-    kills = sum(one.kills for one in outcomes)
+    kills = sum(one.kills for one in done)
+    tried = sum(one.kills for one in outcomes if one.refused)
     over = sum(one.charged > one.budget for one in outcomes)
     errors = sorted(abs(one.error) for one in done)
     under = min(one.error for one in done)
@@ -82,6 +83,7 @@ def _row(outcomes: list[Outcome]) -> Row:
         *((f"{family}, training", _errors(rows)) for family, rows in _by_family(trained)),
         *((f"{family}, inference", _errors(rows)) for family, rows in _by_family(inferred)),
         ("kills, runs above their budget", f"{kills}, {over}"),
+        ("measurements that the kernel ended, of plans then refused", f"{tried}"),
         ("share of the budget that was charged, median", f"{_median_share(done):.0%}"),
         ("levers beside the micro-batch", _levers(trained)),
     ]  # fmt: skip
