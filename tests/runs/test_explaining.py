@@ -42,7 +42,7 @@ def test_in_a_real_group_it_takes_what_fits_and_no_more_than_it_said(tmp_path: P
     assert any("Only the middle 128 px" in text for text in said["warnings"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # refusals in real groups are held of other verbs
 def test_in_a_real_group_that_is_too_small_it_names_what_it_needs(tmp_path: Path) -> None:
     pytest.importorskip("captum")
     run, images = untrained(tmp_path / "run", width=16, depth=4), pairs(tmp_path, (400, 520)) / "images"

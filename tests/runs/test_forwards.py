@@ -69,7 +69,7 @@ def test_a_model_whose_layers_pass_the_budget_is_refused_and_not_killed(tmp_path
     assert not (tmp_path / "map.tif").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 740 MiB are written first; the row `kill_matrix` holds it of 1.5 GB
 def test_a_model_whose_weights_pass_the_budget_infers_in_what_is_promised(tmp_path: Path) -> None:
     # 740 MiB of weights beside libraries of 170; its largest layer has 225.
     ended = _predicted(tmp_path, 160, 720 * MIB, "--json")

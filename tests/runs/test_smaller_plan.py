@@ -13,19 +13,18 @@ from caudal.runs.spec import RunSpec
 from caudal.runs.verbs import plan as planning
 from caudal.runs.watched import SMALLER_PLAN
 
-changes: list[bool] = []
-"""Whether each of the plans that were sought might change what the spec says."""
 HELD = Bytes(200 * MIB)
 SPEC = RunSpec.make({"task": "segmentation", "data": {"images": ["set"]}})
 
 
-def aimed_at(monkeypatch: pytest.MonkeyPatch, *least_mib: float) -> list[Bytes]:
-    """The budgets that plans are sought in, which turn out to need so much, one after the other."""
-    seen, needs = list[Bytes](), list(least_mib)
+def aimed_at(monkeypatch: pytest.MonkeyPatch, *least_mib: float) -> list[tuple[Bytes, bool]]:
+    """The budgets that plans are sought in, which turn out to need so much, one after the other; and whether
+    each plan may change what the spec says.
+    """  # fmt: skip
+    seen, needs = list[tuple[Bytes, bool]](), list(least_mib)
 
     def plan_spec(_spec: RunSpec, _tick: object, most: Bytes, may_change: bool) -> str:
-        seen.append(most)
-        changes.append(may_change)
+        seen.append((most, may_change))
         need = needs.pop(0) * MIB
         if need > most:
             raise DoesNotFit("no", "none", pool="ram", needed=int(need), budget=int(most))
@@ -40,17 +39,17 @@ def test_less_by_a_good_step_is_aimed_at_and_then_half_of_what_can_be_given_up(
 ) -> None:
     seen = aimed_at(monkeypatch, 180, 181)
     assert str(planning._plan_below(HELD, SPEC, lambda *_: None)) == "a plan"
-    first, second = (held / MIB for held in seen)
+    first, second = (held / MIB for held, _may_change in seen)
     assert first < 180 < second < 192
-    assert changes[-2:] == [False, False]
+    assert [may_change for _held, may_change in seen] == [False, False]
 
 
 def test_what_changes_numbers_is_turned_only_where_nothing_else_takes_less(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    aimed_at(monkeypatch, 200, 150)
+    seen = aimed_at(monkeypatch, 200, 150)
     assert str(planning._plan_below(HELD, SPEC, lambda *_: None)) == "a plan"
-    assert changes[-2:] == [False, True]
+    assert [may_change for _held, may_change in seen] == [False, True]
 
 
 def test_where_none_takes_less_it_says_so_and_names_no_budget_that_nobody_gave(
