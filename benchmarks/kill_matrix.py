@@ -170,7 +170,7 @@ def _make_scenes(folder: Path) -> None:
     from tests.data.sets import blob_set
 
     blob_set(folder / "scenes", [(713, 713)] * 40, bands=5, compress="lzw")
-    text = 'task = "segmentation"\n[data]\nimages = [%s]\n[training]\nsteps = 40\n'
+    text = 'task = "segmentation"\n[data]\nimages = [%s]\n[training]\nsteps = 12\n'
     (folder / "train.toml").write_text(text % json.dumps(str(folder / "scenes")))
 
 

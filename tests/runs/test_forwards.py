@@ -46,6 +46,15 @@ def test_one_that_passes_the_room_alone_is_the_last() -> None:
     assert sides == [96]
 
 
+@pytest.mark.parametrize(("most_px", "measured"), [(64, [96, 192]), (256, [96, 192, 320])])
+def test_no_more_is_tried_than_two_sizes_and_one_that_holds_all_that_is_meant(
+    most_px: int, measured: list[int]
+) -> None:
+    sides: list[int] = []
+    list(forwards.measure(_takes_memory(sides), 1, room=Bytes(10_000 * MIB), most_px=most_px))
+    assert sides == measured
+
+
 def _predicted(folder: Path, width: int, budget: int, *more: str) -> Ended:
     """How inference of a small image by a U-Net of that width ended, in a real group of the budget."""
     torch.manual_seed(0)

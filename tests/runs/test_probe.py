@@ -133,7 +133,7 @@ def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(probe_subject, "time", clock)
 
-    def step(size: int, _meter: object) -> Step:
+    def step(size: int, _meter: object, smallest: bool) -> Step:
         clock.now += 60.0 * (size >= slow_from)
         return SINGLE.model_copy(update={"micro_batch": size, "ram": Bytes(size)})
 
@@ -141,6 +141,38 @@ def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
     meter: Any = None
     found = Subject.steps(subject, (1, 2, 4, 8, 16), Room(1e9), meter, wanted=4)
     assert [one.micro_batch for one in found] == measured
+
+
+@pytest.mark.parametrize(
+    ("budget", "smallest", "few"), [(130, True, True), (130, False, False), (145, True, False)]
+)
+def test_the_least_step_is_not_repeated_once_it_passes_its_room_by_all_that_may_leave(
+    budget: int, smallest: bool, few: bool
+) -> None:
+    taken: list[int] = []
+    batch = SimpleNamespace(size=1, nbytes=0)
+    meter: Any = SimpleNamespace(reset=lambda: None, peak=lambda: 150)
+    subject: Any = SimpleNamespace(
+        stepper=SimpleNamespace(run=lambda *_: taken.append(1)),
+        rehearsal=SimpleNamespace(parts=None, steps=2, batch=lambda *_: batch),
+        average=SimpleNamespace(update=lambda *_: None),
+        static={"weights": 10, "optimizer": 10},
+        model=None,
+        card=None,
+        imported=100,
+        held=20,
+        left_by_scoring=0,
+        device="cpu",
+        batch=4,
+        ram=Bytes(budget),
+        _left_so_far=lambda: 0,
+    )
+    subject.room = lambda ram: Subject.room(subject, ram)
+    subject._is_hopeless = lambda ram: Subject._is_hopeless(subject, ram)
+    step = Subject._step(subject, 1, meter, smallest)  # of 30, beside 120
+    assert step.ram == 30
+    assert (len(taken) == 2) == few
+    assert len(taken) >= 2
 
 
 @pytest.mark.parametrize(("available", "left"), [(60, 50), (500, 100), (None, 100)])

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import caudal
 from caudal.core.errors import DoesNotFit
+from caudal.runs import probe
+from caudal.runs.probe import ProbeRequest
 from caudal.runs.spec import RunSpec
 
 CAUDAL = [sys.executable, "-m", "caudal"]
@@ -58,6 +61,24 @@ def test_activations_that_pass_the_budget_are_refused_by_a_trace(tiny_set: Path)
     with pytest.raises(DoesNotFit, match="activations and workspace"):
         caudal.plan(spec)
     assert computed_seconds() - began < _AT_ONCE_SECONDS
+
+
+def test_where_libraries_leave_no_room_nothing_is_measured_and_no_smaller_spec_tried(
+    tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[dict[str, Any]]] = []
+
+    def told(request: ProbeRequest) -> list[dict[str, Any]]:
+        said.append(run(request))
+        return said[-1]
+
+    run = probe._run
+    monkeypatch.setattr(probe, "_run", told)
+    with pytest.raises(DoesNotFit, match="interpreter and libraries") as caught:
+        caudal.plan(spec_of(tiny_set, "165MiB", width=8, depth=2))
+    assert caught.value.facts["final"]
+    ((reading, last),) = said
+    assert (reading, "error" in last) == ({"measures": "reading"}, True)
 
 
 def test_nothing_is_refused_at_once_that_a_probe_finds_room_for(tiny_set: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import caudal
 from caudal.core.errors import DoesNotFit
 from caudal.core.units import Bytes
-from caudal.memory.cost import ProbeResult
+from caudal.memory.cost import ProbeResult, Step
 from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec
 from caudal.runs.verbs.plan import open_work, plan_spec, smaller_specs
@@ -40,6 +40,35 @@ def test_what_is_changed_is_named_and_the_nearest_comes_first(tiny_set: Path) ->
     assert [one.training.precision for one, _said in made] == ["bf16"] * len(made)
     assert [one.data.patch_px for one, _said in made] == [0, 32]
     assert [[lever.name for lever in said] for _one, said in made] == [["precision"], ["precision", "patch"]]
+
+
+@pytest.mark.parametrize("furthest_fits", [False, True])
+def test_the_furthest_is_measured_first_and_the_nearest_that_fits_is_taken(
+    furthest_fits: bool, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def too_large_as_it_is(request: ProbeRequest) -> ProbeResult:
+        asked.append((request.spec.training.precision, request.told["patch_px"]))
+        if asked[-1] == ("auto", 64) or not furthest_fits:
+            raise DoesNotFit("no", "more", pool="ram", needed=2**40, budget=1, precision="fp32")
+        step = Step(micro_batch=4, ram=Bytes(1), seconds_per_sample=1.0)
+        static = {"weights": 1, "optimizer": 2}
+        return ProbeResult(
+            device="cpu", imported=Bytes(1), static=static, steps=(step,), decodings=((1, Bytes(1)),)
+        )
+
+    monkeypatch.setattr("caudal.runs.verbs.plan.ask", too_large_as_it_is)
+    spec = spec_of(tiny_set, ram="1GiB")
+    if furthest_fits:
+        made = plan_spec(spec)
+        assert asked == [("auto", 64), ("bf16", 32), ("bf16", 64)]
+        assert (made.spec.training.precision, made.spec.data.patch_px) == ("bf16", 0)
+        assert [lever.name for lever in made.memory.levers if lever.value == "bf16"] == ["precision"]
+    else:
+        with pytest.raises(DoesNotFit):
+            plan_spec(spec)
+        assert asked == [("auto", 64), ("bf16", 32)]
 
 
 def test_a_patch_is_halved_where_nothing_else_fits_and_the_run_keeps_it_and_says_it(

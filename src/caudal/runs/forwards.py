@@ -61,10 +61,12 @@ def measure(
     mapped: bool = False,
     room: Bytes | None = None,
     on_device: bool = False,
+    most_px: int | None = None,
 ) -> Iterator[Measured]:
     """Inferences of growing squares, above what is held now, as long as the next should fit into `room`.
 
-    On a device they go on as long as it has room; it may be that it has none for the smallest.
+    On a device they go on as long as it has room; it may be that it has none for the smallest. After the
+    first two, none follows one that holds a square of `most_px`.
     """
     ready = charged_bytes()
     found: list[Measured] = []
@@ -87,6 +89,8 @@ def measure(
         on_card = Bytes(max(0, (vram.peak_since_reset() or 0) - before))
         found.append(Measured(side_px=side, ram=ram, vram=on_card, seconds=seconds))
         yield found[-1]
+        if most_px is not None and side >= most_px and len(found) > 1:
+            return
 
 
 def of_tiles(forward: Forward, bands: int, dtype: str, on_device: bool, room: Bytes) -> tuple[Measured, ...]:
@@ -113,7 +117,7 @@ class Asked:
     held: Bytes
 
 
-def ask(path: Path, device: str, position: int, ram: Bytes) -> Asked:
+def ask(path: Path, device: str, position: int, ram: Bytes, most_px: int | None = None) -> Asked:
     """The same from a child that opens the model at `path` itself, and both together hold `ram` at most.
 
     `position` is that of the weights.
@@ -121,6 +125,8 @@ def ask(path: Path, device: str, position: int, ram: Bytes) -> Asked:
     own = charged_bytes()
     room = str(int(ram - own))
     words = [sys.executable, "-m", "caudal.runs.forwards_child", str(path), device, str(position), room]
+    if most_px is not None:
+        words.append(str(most_px))
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         first_to_go(child.pid)
         output, errors = child.communicate()

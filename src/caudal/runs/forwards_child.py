@@ -1,4 +1,4 @@
-"""`python -m caudal.runs.forwards_child MODEL DEVICE POSITION RAM`: see `forwards`.
+"""`python -m caudal.runs.forwards_child MODEL DEVICE POSITION RAM [MOST_PX]`: see `forwards`.
 
 It says what it holds with the model, and then a line for each inference.
 """
@@ -18,13 +18,14 @@ from caudal.training.retry import ran_out
 
 def main() -> None:
     """Open the model as the parent has it, and measure until the next inference would not fit."""
-    path, device, position, ram = sys.argv[1:]
+    path, device, position, ram, *most = sys.argv[1:]
     loaded = open_model(Path(path), device, int(position))
     base, mapped = charged_bytes(), loaded.weights == Weights.MAPPED
     print(int(base), flush=True)
     room = Bytes(int(ram) - base)
     try:
-        for found in measure(loaded.forward(0), loaded.card.bands, mapped=mapped, room=room):
+        most_px = int(most[0]) if most else None
+        for found in measure(loaded.forward(0), loaded.card.bands, "uint8", mapped, room, most_px=most_px):
             print(found.model_dump_json(), flush=True)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):

@@ -58,10 +58,17 @@ def one_folder(data: str | Path | Sequence[str | Path]) -> str:
     return str(given[0])
 
 
-def load_model(path: Path, device: str, ram: Bytes | None = None, on_card: Bytes | None = None) -> Loaded:
+def load_model(
+    path: Path,
+    device: str,
+    ram: Bytes | None = None,
+    on_card: Bytes | None = None,
+    most_px: int | None = None,
+) -> Loaded:
     """Load a run's or a model's folder, or a bare `.pt`; ready for speed where that fits into `ram`.
 
-    On a device it may hold `on_card`, or a share of what is free there; that is made hard.
+    On a device it may hold `on_card`, or a share of what is free there; that is made hard. Where what it
+    takes must be measured, that is done up to squares of `most_px`: it is meant for no larger ones.
 
     Raises:
         BadModel: there is no model that may be opened.
@@ -80,10 +87,10 @@ def load_model(path: Path, device: str, ram: Bytes | None = None, on_card: Bytes
     if not rows and ram is not None and allowed is None and _is_tight(model, position, ram):
         planner.refuse_above(ram, charged_bytes())  # less than what is held already: no child need try
         # Before any weight is copied here: the child that measures lies beside this process.
-        asked = forwards.ask(path, where, position, ram)
+        asked = forwards.ask(path, where, position, ram, most_px)
         if not asked.found and position == Weights.HELD:
             position = Weights.MAPPED
-            asked = forwards.ask(path, where, position, ram)
+            asked = forwards.ask(path, where, position, ram, most_px)
         if not asked.found:
             raise _no_layer_fits(model, ram)
         rows, held = asked.found, asked.held
@@ -93,7 +100,8 @@ def load_model(path: Path, device: str, ram: Bytes | None = None, on_card: Bytes
     if not rows:
         mapped, on_device = position == Weights.MAPPED, allowed is not None
         room = None if ram is None or on_device else Bytes(ram - loaded.base)
-        rows = tuple(forwards.measure(loaded.forward(0), card.bands, "uint8", mapped, room, on_device))
+        forward = loaded.forward(0)
+        rows = tuple(forwards.measure(forward, card.bands, "uint8", mapped, room, on_device, most_px))
         if not rows:
             assert allowed is not None
             raise _no_layer_fits(model, allowed, "vram")

@@ -33,6 +33,7 @@ class ProbeRequest(Frozen):
 
     Micro-batches in growing order: the `exact` ones, and before them the smaller `inexact` ones where it
     looks as if no exact one would fit. `thrifty`: what takes least comes first, and all sizes are tried.
+    `beside` and `least_arena` are held by the run, and not here: by index and watcher, and for samples.
     """
 
     spec: RunSpec
@@ -42,6 +43,8 @@ class ProbeRequest(Frozen):
     ram: Bytes
     threads: int
     thrifty: bool = False
+    beside: Bytes = Bytes(0)
+    least_arena: Bytes = Bytes(0)
 
 
 def ask(request: ProbeRequest) -> ProbeResult:

@@ -20,7 +20,7 @@ from caudal.memory.levers.threads import Threads
 from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.runs.machine import settle
 from caudal.runs.probe import COMPLETE, TRAINING, ProbeRequest, overflowed
-from caudal.runs.refusal import refuse_at_once
+from caudal.runs.refusal import refuse_at_once, refuse_loaded
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Work
 
@@ -59,7 +59,7 @@ def measure(request: ProbeRequest) -> None:
 
     family: type[Work] = WORKS.get(request.spec.task)
     rehearsal = family.rehearse(request.spec, request.told)
-    refuse_at_once(request.spec, rehearsal, request.ram)
+    held_always = refuse_at_once(request.spec, rehearsal, request.ram)
     import rich.progress  # noqa: F401 - a run draws with it
 
     from caudal.runs import assemble
@@ -77,6 +77,7 @@ def measure(request: ProbeRequest) -> None:
     rehearsal.decoding(meter, 1)
     allocator.trim()
     imported = charged_bytes()
+    refuse_loaded(request.ram, imported, request.beside, request.least_arena, held_always)
     with _naming_the_card(card, "loading"):
         subject = Subject.make(request, rehearsal, device, imported, card)
     decodings = tuple(

@@ -59,7 +59,8 @@ def _forget_old(folder: Path) -> None:
 def _key(request: ProbeRequest) -> str:
     """Two requests have the same one where the same code would measure the same files the same way."""
     # What takes least is looked for when a run was killed, whatever it will then be allowed: it cannot wait.
-    asked = request.model_dump(mode="json", exclude={"ram"} if request.thrifty else None)
+    unasked = {"beside", "least_arena", *(("ram",) if request.thrifty else ())}
+    asked = request.model_dump(mode="json", exclude=unasked)
     files = {text: _changed(Path(text)) for text in _texts(asked) if Path(text).is_absolute()}
     code = max(path.stat().st_mtime_ns for path in Path(caudal.__file__).parent.rglob("*.py"))
     whole = [asked, files, code, version("torch"), sorted(os.sched_getaffinity(0))]

@@ -72,9 +72,9 @@ class Room:
 class Subject:
     """A model beside `imported` bytes of libraries; `held` of its `static` bytes are in this process.
 
-    `card` is the budget of the device; `None` without one. `elsewhere` are the seconds of an update whose
-    optimizer state lies elsewhere, and the bytes that are held of it at a time; zeros where not measured.
-    `left_by_scoring` is what scoring left in this process before the first step.
+    `ram` is the budget of the host, `card` that of the device; `None` without one. `elsewhere` are the
+    seconds of an update whose optimizer state lies elsewhere, and the bytes that are held of it at a time;
+    zeros where not measured. `left_by_scoring` is what scoring left in this process before the first step.
     """
 
     rehearsal: Rehearsal
@@ -88,6 +88,7 @@ class Subject:
     imported: Bytes
     batch: int
     in_file: bool
+    ram: Bytes
     card: Bytes | None = None
     elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
     left_by_scoring: int = 0
@@ -132,6 +133,7 @@ class Subject:
             imported=imported,
             batch=max(request.exact),
             in_file=scratch is not None,
+            ram=request.ram,
             card=card,
             elsewhere=(_NO_TIME, at_once_bytes(list(model.parameters()))) if scratch else (0.0, Bytes(0)),
         )
@@ -176,7 +178,7 @@ class Subject:
             began = time.monotonic()
             try:
                 with allocator.fresh():  # a run begins with this size, and not with what others left
-                    measured.append(self._step(sizes[number], meter))
+                    measured.append(self._step(sizes[number], meter, smallest=not measured))
             except OutOfMemory:
                 if self.card is None:
                     raise
@@ -187,11 +189,12 @@ class Subject:
             spared = long and number + 2 < len(sizes) and sizes[number + 1] != wanted
             number += 2 if spared else 1
 
-    def _step(self, size: int, meter: PeakMeter) -> Step:
+    def _step(self, size: int, meter: PeakMeter, smallest: bool) -> Step:
         self.stepper.micro_batch = size
         vram.trim()
         vram.reset_peak()
         left = self._left_so_far()  # kernels of other shapes
+        beside = self.imported + self.left_by_scoring + left + (self.held if self.device == "cpu" else 0)
         # Where samples differ, only a whole batch is cut as batches are.
         count = self.batch if self.rehearsal.parts else min(2 * size, self.batch)
         seconds: list[float] = []
@@ -209,9 +212,10 @@ class Subject:
             peak = max(peak, meter.peak() - batch.nbytes)
             if sum(seconds) > _LONG_SECONDS and len(seconds) >= _AT_LEAST:
                 break
+            if smallest and number and self._is_hopeless(peak - beside):
+                break  # how much more it takes in the end helps nobody
         on_device = vram.peak_since_reset() if self.device == "cuda" else None
         allocator.trim()
-        beside = self.imported + self.left_by_scoring + left + (self.held if self.device == "cpu" else 0)
         return Step(
             micro_batch=size,
             left=Bytes(max(0, self._left_so_far() - left)),
@@ -220,6 +224,10 @@ class Subject:
             # The first of a size makes the kernels for it.
             seconds_per_sample=min(seconds[1:]) / samples,
         )
+
+    def _is_hopeless(self, ram: int) -> bool:
+        """Whether a step's `ram` passes its room by more than the optimizer's state, which may leave."""
+        return ram > self.room(self.ram).ram + self.static["optimizer"]
 
     def _left_so_far(self) -> int:
         """Bytes that steps of all sizes have left here so far; 0 before the first."""

@@ -24,8 +24,10 @@ LEAST_RAM = Bytes(160 * 2**20)
 _TRACED_BELOW = 4  # times what is held whatever the step: above, a probe is no risk
 
 
-def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
+def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> list[Holder]:
     """Say no before anything is loaded, to what cannot fit whatever is done: by a trace of one sample's step.
+
+    Returns what the host holds of the model whatever is set.
 
     Raises:
         DoesNotFit: so it is.
@@ -51,7 +53,7 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
             error = planner.refusal(static_holders(held_always, "vram"), ram, card)
             error.facts["final"] = 1
             raise error
-        return
+        return []
     least = LEAST_RAM + sum(held_always.values())
     sample = rehearsal.on_meta()
     if sample is not None and least <= ram < _TRACED_BELOW * least:
@@ -78,6 +80,29 @@ def refuse_at_once(spec: RunSpec, rehearsal: Rehearsal, ram: Bytes) -> None:
         error = planner.refusal(holders, ram, None)
         # What holds whatever is set: no smaller patch and no other precision helps.
         error.facts["final"] = int(LEAST_RAM + sum(held_always.values()) > ram)
+        raise error
+    return static_holders(held_always)
+
+
+def refuse_loaded(
+    ram: Bytes, libraries: Bytes, beside: Bytes, least_arena: Bytes, model: list[Holder]
+) -> None:
+    """Say no before the model is made, where libraries and what lies beside them leave no room for it.
+
+    `beside` and `least_arena` as in `ProbeRequest`; `model` is what `refuse_at_once` gave.
+
+    Raises:
+        DoesNotFit: so it is.
+    """
+    always = [
+        Holder(name=_("interpreter and libraries"), bytes=libraries),
+        Holder(name=_("index, files, curves"), bytes=beside),
+        *model,
+    ]
+    holders = [*always, Holder(name=_("samples (arena)"), bytes=least_arena)]
+    if planner.total(holders, "ram") > ram:
+        error = planner.refusal(holders, ram, None)
+        error.facts["final"] = int(planner.total(always, "ram") > ram)  # smaller patches are less
         raise error
 
 

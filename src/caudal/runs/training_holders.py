@@ -16,6 +16,11 @@ from caudal.runs import watched
 _OPEN_AND_CACHED = Bytes(9 * MIB)  # event queues, curves, the command line: measured, and small
 
 
+def beside_bytes(index_bytes: int) -> Bytes:
+    """What a run holds that a probe of it does not, its samples aside."""
+    return Bytes(_OPEN_AND_CACHED + index_bytes + watched.watcher_bytes())
+
+
 def training_holders(
     probe: ProbeResult,
     point: Point,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from caudal.runs.probe import ProbeRequest
 from caudal.runs.probe_kept import ask
 from caudal.runs.spec import RunSpec, micro_batches
 from caudal.runs.tiling import FORWARD_SIDES_PX
-from caudal.runs.training_holders import margin_holders, training_holders
+from caudal.runs.training_holders import beside_bytes, margin_holders, training_holders
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Tick, Work
 from caudal.tasks import TASKS
@@ -190,7 +191,10 @@ def plan_spec(
 
 
 def _plan_within(spec: RunSpec, ram: Bytes, tick: Tick, may_change: bool) -> TrainPlan:
-    """Where nothing fits, levers that change numbers are turned, for each of which all is measured again."""
+    """Where nothing fits, levers that change numbers are turned, for each of which all is measured again.
+
+    The furthest first: most of what does not fit is refused after two measurements, instead of after all.
+    """
     work = open_work(spec, tick)
     try:
         return _plan_work(work, ram).model_copy(update={"asked": spec})
@@ -198,16 +202,21 @@ def _plan_within(spec: RunSpec, ram: Bytes, tick: Tick, may_change: bool) -> Tra
         refused = error
     if refused.facts.get("final") or not may_change:
         raise refused
-    for changed, levers in smaller_specs(spec, work, str(refused.facts.get("precision", ""))):
-        try:
-            made = _plan_work(open_work(changed, tick), ram)
-        except DoesNotFit as error:
-            refused = min(refused, error, key=_lack)
-            continue
-        memory = made.memory.model_copy(update={"levers": (*made.memory.levers, *levers)})
-        warnings = (*made.warnings, *(lever.why for lever in levers))
-        return made.model_copy(update={"asked": spec, "memory": memory, "warnings": warnings})
-    raise refused
+    smaller = list(smaller_specs(spec, work, str(refused.facts.get("precision", ""))))
+    if not smaller:
+        raise refused
+    furthest, levers = smaller.pop()
+    try:
+        made = _plan_work(open_work(furthest, tick), ram)
+    except DoesNotFit as error:
+        raise min(refused, error, key=_lack) from None
+    for changed, turned in smaller:
+        with suppress(DoesNotFit):
+            made, levers = _plan_work(open_work(changed, tick), ram), turned
+            break
+    memory = made.memory.model_copy(update={"levers": (*made.memory.levers, *levers)})
+    warnings = (*made.warnings, *(lever.why for lever in levers))
+    return made.model_copy(update={"asked": spec, "memory": memory, "warnings": warnings})
 
 
 def _lack(error: DoesNotFit) -> float:
@@ -255,6 +264,8 @@ def _plan_work(work: Work, ram: Bytes) -> TrainPlan:
         threads=threads,
         # What takes least is sought then, and a probe that finds room does not look for it.
         thrifty=watched.must_take_less(),
+        beside=beside_bytes(work.index_bytes),
+        least_arena=_least_arena(work),
     )
     probe = ask(request)
     vram = None
@@ -321,6 +332,12 @@ def _smaller_tile(probe: ProbeResult) -> LeverSet | None:
         return None
     why = _("held-out images are scored in smaller tiles, which changes scores along their seams")
     return LeverSet(name="tile", value=str(probe.forwards[-1].side_px), why=why)
+
+
+def _least_arena(work: Work) -> Bytes:
+    blocks = min(LEVERS.get("shuffle_bytes")(work.most_blocks).positions())
+    ahead = min(LEVERS.get("prefetch")(work.most_ahead).positions())
+    return work.arena_bytes(blocks, ahead)
 
 
 def open_work(spec: RunSpec, tick: Tick = lambda _done, _total: None) -> Work:

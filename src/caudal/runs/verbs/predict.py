@@ -27,6 +27,7 @@ from caudal.runs.telling import Telling
 from caudal.runs.tiling import Tiling
 from caudal.training.retry import naming_want_of_memory
 
+_QUICKLY_READ = 16  # headers
 _WEIGHTS = {Weights.HELD: "held", Weights.MAPPED: "mapped"}
 
 
@@ -78,7 +79,7 @@ def predict(
             _("Choose another output with -o."),
         )
     with Telling("predict", listeners) as told:
-        loaded = load_model(folder, device or "auto", budget, on_card)
+        loaded = load_model(folder, device or "auto", budget, on_card, _largest_side(paths))
         encoding = _encoding(loaded, scores)
         loaded.written = Written(encoding.dtype.itemsize * len(encoding.band_names), average_d4)
         cut, predicted, tiles = loaded.cut(paths, budget, exact, told.scanned)
@@ -164,6 +165,14 @@ def _predict_samples(
     )
     model.margin.note(predicted, told.peak)
     return told.ended(result)
+
+
+def _largest_side(paths: Sequence[Location]) -> int | None:
+    """Of squares that hold any of these rasters; `None` where to look at them all would take its time."""
+    if len(paths) > _QUICKLY_READ:
+        return None
+    headers = [reader_for(path).header(path) for path in paths]
+    return max((max(header.height, header.width) for header in headers), default=None)
 
 
 def _names(paths: list[Location], folder: Path) -> list[Path]:
