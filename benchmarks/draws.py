@@ -20,7 +20,7 @@ from tests.cgroups import Ended, run_in_group
 from tests.data.sets import blob_set
 
 from benchmarks.children import CAUDAL, MIB
-from benchmarks.kept import Kept
+from benchmarks.kept import Kept, processors_of
 from benchmarks.rows import Row
 from caudal.core.events import RunKilled, read
 
@@ -36,7 +36,7 @@ def row() -> Row:
     """All draws; each is told as it ends."""
     random = np.random.default_rng(7)
     kept = Kept("draws")
-    known = [one["how"] for one in kept.known()]
+    known = {one["number"]: one["how"] for one in kept.known()}
     ends: Counter[str] = Counter()
     bad: list[str] = []
     with tempfile.TemporaryDirectory() as name:
@@ -47,7 +47,7 @@ def row() -> Row:
         }
         for number in range(DRAWS):
             spec, budget = _draw(random, sets)
-            if number < len(known):
+            if number in known:
                 how = known[number]
             else:
                 how = _tried(folder / f"{number}", spec, budget)
@@ -63,6 +63,7 @@ def row() -> Row:
         not bad and DRAWS >= _ENOUGH,
         [
             ("ends", ", ".join(f"{end} {count}" for end, count in ends.most_common())),
+            ("processors", processors_of(kept.known())),
             *(("against the promise", one) for one in bad),
         ],
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,12 @@ class Kept:
         return [json.loads(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
 
     def add(self, run: dict[str, Any]) -> None:
-        """One more."""
+        """One more, and how many processors it had: several may be run beside each other."""
         with self._log.open("a") as file:
-            file.write(json.dumps(run) + "\n")
+            file.write(json.dumps(run | {"processors": len(os.sched_getaffinity(0))}) + "\n")
+
+
+def processors_of(runs: Iterable[dict[str, Any]]) -> str:
+    """How many of these runs had how many processors."""
+    counts = Counter(run["processors"] for run in runs if "processors" in run)
+    return ", ".join(f"{number}: {count} runs" for number, count in sorted(counts.items()))

@@ -19,7 +19,7 @@ import numpy as np
 from tests.cgroups import Ended, run_in_group
 
 from benchmarks.children import GIB, MIB
-from benchmarks.kept import Kept
+from benchmarks.kept import Kept, processors_of
 from benchmarks.peers.setup import python_of
 from benchmarks.rows import Row
 from caudal.core.events import RunKilled, read
@@ -87,6 +87,9 @@ def row() -> Row:
         for job in chosen
         for way in ("caudal", *JOBS[job])
     ]
+    figures.append(
+        ("processors of ours", processors_of(run for run in kept.known() if run["way"] == "caudal"))
+    )
     return Row(
         f"training on 40 scenes of 713²×5, an LSTM over 1 GB of .pt files, inference over {HIGH}×{WIDE}×3, "
         "1.5 GB of weights (others load them as bfloat16, Caudal infers with them), in real groups of "

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from caudal.runs.machine import settle
 
 settle()  # before any test imports torch
 
+_ALL_PROCESSORS = {"benchmarks", "cli", "data", "e2e", "memory"}
+"""Folders whose tests have every processor, as a user's runs have."""
 FREE_BYTES = 5 * 2**30  # two processes' worst at one time, measured, and as much again
 
 
@@ -64,14 +67,50 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warm_run() -> Iterator[Callable[[Any], list[dict[str, Any]]]]:
+    """A stand-in for `probe._run` that need not load what a run loads."""
+    from tests.warm_probes import warm_probes
+
+    with warm_probes() as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def warm(warm_run: Callable[[Any], list[dict[str, Any]]]) -> Iterator[None]:
+    """Plans of a module's tests take their measurements from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("caudal.runs.probe._run", warm_run)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_processor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Small computations beside each other, with a thread on every processor, wait for half of their time."""
+    if request.path.relative_to(Path(__file__).parent).parts[0] in _ALL_PROCESSORS:
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {sorted(allowed)[number % len(allowed)]})
+    yield
+    os.sched_setaffinity(0, allowed)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    tiny_set: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    warm_run: Callable[[Any], list[dict[str, Any]]],
+) -> Path:
     """A finished run on the tiny set."""
     from caudal.runs.verbs.plan import make_spec
     from caudal.runs.verbs.train import train
 
     out = tmp_path_factory.mktemp("runs") / "tiny run"
     spec = make_spec("segmentation", tiny_set, ram="1GiB", training=TINY_TRAINING, model=TINY_MODEL)
-    train(spec, out=out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("caudal.runs.probe._run", warm_run)
+        train(spec, out=out)
     return out
 
 

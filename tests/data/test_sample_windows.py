@@ -25,6 +25,7 @@ from caudal.data.stream_size import StreamSize
 from caudal.runs.spec import RunSpec
 from caudal.runs.work.sets import Sets
 
+pytestmark = pytest.mark.usefixtures("warm")
 DRAW = np.random.default_rng(0)
 
 

@@ -16,6 +16,8 @@ from caudal.runs.work.scenes import Scenes
 from tests.conftest import TINY_MODEL, TINY_TRAINING
 from tests.data.sets import blob_set, write_tiff
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def spec_of(folder: Path, **more: object):  # type: ignore[no-untyped-def]
     return make_spec(

@@ -220,7 +220,7 @@ def test_a_kernel_sees_few_shapes_whatever_the_lengths(monkeypatch: pytest.Monke
     model = recurrent()
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for _batch in range(60):
+        for _batch in range(30):
             size = int(torch.randint(1, 33, (), generator=draw))
             lengths = torch.randint(0, 300, (size,), generator=draw).tolist()
             model(Sequences.from_rows(*ragged(lengths)))

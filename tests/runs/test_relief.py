@@ -16,6 +16,8 @@ from caudal.runs.plan import TrainPlan
 from caudal.runs.relief import _halving
 from caudal.runs.spec import RunSpec
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def planned(tiny_set: Path, steps: int) -> TrainPlan:
     spec = RunSpec.make(

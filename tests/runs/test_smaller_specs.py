@@ -14,6 +14,8 @@ from caudal.runs.probe import ProbeRequest, ask
 from caudal.runs.spec import RunSpec
 from caudal.runs.verbs.plan import open_work, plan_spec, smaller_specs
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 def spec_of(folder: Path, **more: object) -> RunSpec:
     values: dict[str, object] = {

@@ -107,10 +107,13 @@ def test_a_retried_gradient_is_that_of_the_whole_batch() -> None:
         stepper.optimizer.step = stepper.optimizer.zero_grad = lambda: None  # type: ignore[method-assign]
         stepper.clip = 1e9
         stepper.run(batch(0), 1e-3)
-    for a, b in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
-        assert a.grad is not None
-        assert b.grad is not None
-        assert float((a.grad - b.grad).abs().max()) <= 1e-6 * float(b.grad.abs().max()) + 1e-9
+    ours, wanted = ([w.grad for w in stepper.model.parameters()] for stepper in (parts, whole))
+    largest = max(float(grad.abs().max()) for grad in wanted if grad is not None)
+    for a, b in zip(ours, wanted, strict=True):
+        assert a is not None
+        assert b is not None
+        # That of a bias before a normalization is zero, up to the rounding of the others.
+        assert float((a - b).abs().max()) <= 1e-6 * largest
 
 
 def test_when_nothing_smaller_is_left_the_run_is_told_and_its_state_is_that_before_the_step() -> None:

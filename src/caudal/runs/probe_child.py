@@ -34,9 +34,13 @@ def _say(what: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """The child: measure, and write the answer."""
+    """The child: read what is asked, and answer."""
     settle()
-    request = ProbeRequest.model_validate_json(sys.stdin.read())
+    answer(ProbeRequest.model_validate_json(sys.stdin.read()))
+
+
+def answer(request: ProbeRequest) -> None:
+    """Measure, and say so, or what went wrong."""
     try:
         measure(request)
     except OutOfMemory:

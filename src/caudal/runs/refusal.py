@@ -102,7 +102,7 @@ def refuse_loaded(
     holders = [*always, Holder(name=_("samples (arena)"), bytes=least_arena)]
     if planner.total(holders, "ram") > ram:
         error = planner.refusal(holders, ram, None)
-        error.facts["final"] = int(planner.total(always, "ram") > ram)  # smaller patches are less
+        error.facts["always"] = int(planner.total(always, "ram"))  # of smaller patches, too
         raise error
 
 

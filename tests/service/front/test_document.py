@@ -24,7 +24,7 @@ from caudal.service.serving import Limits
 from tests.data.sets import write_tiff
 from tests.service.front.conftest import QUIET, Front, listening
 
-SECONDS = 32.0
+SECONDS = 20.0
 LEAST = 5
 """So many requests of each kind are sent to every operation, whatever time they take."""
 TAKE_NOTHING = {"GET /livez", "GET /readyz"}

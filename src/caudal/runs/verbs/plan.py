@@ -206,8 +206,11 @@ def _plan_within(spec: RunSpec, ram: Bytes, tick: Tick, may_change: bool) -> Tra
     if not smaller:
         raise refused
     furthest, levers = smaller.pop()
+    opened = open_work(furthest, tick)
+    if int(cast(int, refused.facts.get("always", 0))) + _least_arena(opened) > ram:
+        raise refused
     try:
-        made = _plan_work(open_work(furthest, tick), ram)
+        made = _plan_work(opened, ram)
     except DoesNotFit as error:
         raise min(refused, error, key=_lack) from None
     for changed, turned in smaller:
