@@ -28,6 +28,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "image_size": 32,
         "patch_size": 8,
     },
+    "deit": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 32,
+        "patch_size": 8,
+    },
     "swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "image_size": 32, "window_size": 4},
 }
 KINDS = sorted(OPTIONS)
@@ -37,6 +45,7 @@ def make_folder(folder: Path, kind: str, labels: int = 5) -> Path:
     """A tiny model as its users have it on disk, with five classes of its own."""
     torch.manual_seed(1)
     config = transformers.AutoConfig.for_model(kind, **OPTIONS[kind], num_labels=labels)
+    config.architectures = ["DeiTForImageClassification"] if kind == "deit" else None
     model = transformers.AutoModelForImageClassification.from_config(config)
     for buffer in model.buffers():
         if buffer.is_floating_point():
@@ -190,6 +199,26 @@ def test_the_explained_layer_is_a_map_on_which_the_scores_depend_as_one(
     features = model.features(x)
     assert features.shape[2:] == places.shape[1:]
     assert torch.equal(features, explained.as_map(seen[0], (32, 32)))
+
+
+@pytest.mark.parametrize("head", ["DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"])
+def test_of_several_heads_of_a_kind_the_stored_one_is_taken(tmp_path: Path, head: str) -> None:
+    config = transformers.AutoConfig.for_model("deit", **OPTIONS["deit"], num_labels=5)
+    getattr(transformers, head)(config).save_pretrained(tmp_path)
+    model = from_source(tmp_path)
+    assert type(model.net).__name__ == head
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    again = Backbone(3, 2, model.config)
+    assert type(again.net).__name__ == head
+
+
+def test_a_kind_that_takes_one_size_says_it_and_is_explained_at_that() -> None:
+    small = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}
+    model = Backbone(3, 2, BackboneConfig(kind="pvt", options={**small, "image_size": 32}))
+    with pytest.raises(UsageError, match="for images of 32 px takes none of 64 px"):
+        model(torch.zeros(1, 3, 64, 64))
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert model.explained_layer
 
 
 def test_tokens_before_those_of_the_image_are_left_out() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeGuard
 
 import torch
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from caudal.core.config import Frozen
-from caudal.core.errors import BadModel
+from caudal.core.errors import BadModel, UsageError
 from caudal.core.messages import _
 from caudal.models import explained, pretrained
 from caudal.models.norm import GroupedBatchNorm2d
@@ -132,20 +133,50 @@ class Backbone(nn.Module):
     def explained_layer(self) -> str:
         """The module whose output is the last map on which the scores depend as a map."""
         if self._explained is None:
-            side = self.image_size or 64
-            weight = next(self.parameters())
-            self._explained = explained.last_map(
-                self, torch.zeros(1, self.bands, side, side, device=weight.device, dtype=weight.dtype)
-            )
+            try:
+                self._explained = self._last_map(self.image_size or 64)
+            except UsageError:
+                assert self.config.architecture is not None
+                self._explained = self._last_map(self.config.architecture["image_size"])
         return self._explained
 
+    def _last_map(self, side: int) -> str:
+        weight = next(self.parameters())
+        return explained.last_map(
+            self, torch.zeros(1, self.bands, side, side, device=weight.device, dtype=weight.dtype)
+        )
+
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Scores `(B, outputs)` of `(B, bands, H, W)`."""
+        """Scores `(B, outputs)` of `(B, bands, H, W)`.
+
+        Raises:
+            UsageError: the model takes images of another size alone.
+        """
         thrifty = self.training and self.recompute and torch.is_grad_enabled()
         blocks = [b for level in self._levels()[: self.recompute] for b in level] if thrifty else []
-        with recomputed(blocks):
+        with recomputed(blocks), self._naming_its_size(x_BCHW.shape[-1]):
             scores_BK: torch.Tensor = self.net(pixel_values=x_BCHW, **self._extra).logits
         return scores_BK
+
+    @contextmanager
+    def _naming_its_size(self, side: int) -> Iterator[None]:
+        """Say what a model that cannot take images of `side` px says in the words of its tensors."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            assert self.config.architecture is not None
+            size, kind = (self.config.architecture.get(key) for key in ("image_size", "model_type"))
+            of_shapes = isinstance(error, ValueError) or "match" in str(error) or "shape" in str(error)
+            if size == side or not isinstance(size, int) or not of_shapes:
+                raise
+            raise UsageError(
+                _("A backbone of kind “{kind}” for images of {size} px takes none of {side} px.").format(
+                    kind=kind, size=size, side=side
+                ),
+                _("Set data.image_px to {size}, or image_size in its options to {side}.").format(
+                    size=size, side=side
+                ),
+            ) from None
 
     def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """The map `(B, C, h, w)` that `explained_layer` gives out."""

@@ -7,7 +7,7 @@ the library beyond its architecture (kernels from elsewhere, quantizers, adapter
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -162,7 +162,19 @@ def _config(architecture: dict[str, Any], outputs: int) -> Any:
         if "drop" in key and isinstance(value, float):
             kept[key] = 0.0
     kind = kept.pop("model_type")
-    return _transformers().AutoConfig.for_model(kind, **kept, num_labels=outputs)
+    config = _transformers().AutoConfig.for_model(kind, **kept, num_labels=outputs)
+    config.architectures = _one_head_of_several(kind, architecture.get("architectures") or ())
+    return config
+
+
+def _one_head_of_several(kind: str, stored: Iterable[str]) -> list[str] | None:
+    """Of a kind with several classifiers, the one that was stored, or the plain one."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as NAMES
+
+    names = NAMES.get(kind)
+    if not isinstance(names, tuple):
+        return None
+    return [next((name for name in stored if name in names), names[0])]
 
 
 def _values(config: Any) -> dict[str, Any]:

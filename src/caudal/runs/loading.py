@@ -158,8 +158,10 @@ def _ready(model: nn.Module, card: weights.ModelCard, device: str, position: int
     classes = Classes.model_validate(card.classes) if card.classes else None
     ready = MapScores(model) if isinstance(model, AnomalyMap) else model
     if position == Weights.MAPPED:
-        ready = ready if device == "cpu" else brought(ready, device)
-        allocator.give_back_at_once()  # room is short, and pages of weights come and go all the time anyway
+        if device == "cpu":
+            allocator.give_back_at_once()  # room is short, and pages of weights come and go anyway
+        else:
+            ready = brought(ready, device)
     elif ready is model:
         ready = folded(model)
         mind_files()  # those of its weights, which nobody needs any more

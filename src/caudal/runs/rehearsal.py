@@ -20,7 +20,7 @@ from caudal.core.geometry import Window
 from caudal.core.units import Bytes
 from caudal.data.chunk_reader import OpenFiles
 from caudal.data.locations import relocated
-from caudal.data.readers import reader_for
+from caudal.data.readers import READERS, reader_for
 from caudal.data.readers.base import Pixels
 from caudal.data.url import Location
 from caudal.inference.scores import score_windows
@@ -31,6 +31,14 @@ from caudal.runs.tiling import Tiling
 
 _READS = 2  # for each thread: the second finds what the first left in the allocator
 _MOST_TILES = 24
+
+
+def load_what_scenes_load() -> None:
+    """Import what a run over scenes imports: readers of all formats, and what scores in between."""
+    from caudal.runs import loading, scoring  # noqa: F401 - a run has them loaded
+
+    for name in READERS.names():
+        READERS.get(name)
 
 
 def decoding_bytes(pieces: Pieces, dtype: str, threads: int, meter: PeakMeter) -> Bytes:

@@ -68,6 +68,11 @@ def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
     ]
 
 
+def blended_step(side_px: int) -> int:
+    """The step of the largest blended tiles of which a square of `side_px` holds one, cells aside."""
+    return next((core for core in BLENDED_PX if core + core // _OVERLAP <= side_px), BLENDED_PX[-1])
+
+
 def validation_tiling(model: nn.Module, forwards: Sequence[Forward]) -> Tiling:
     """The tiling of scoring while and after training: the largest whose tiles a probe measured."""
     # torch types every attribute of a module as a tensor or a module.

@@ -27,7 +27,7 @@ from caudal.runs.plan import TrainPlan, kind_of
 from caudal.runs.probe import ProbeRequest
 from caudal.runs.probe_kept import ask
 from caudal.runs.spec import RunSpec, micro_batches
-from caudal.runs.tiling import FORWARD_SIDES_PX
+from caudal.runs.tiling import FORWARD_SIDES_PX, blended_step
 from caudal.runs.training_holders import beside_bytes, margin_holders, training_holders
 from caudal.runs.work import WORKS
 from caudal.runs.work.base import Tick, Work
@@ -334,7 +334,7 @@ def _smaller_tile(probe: ProbeResult) -> LeverSet | None:
     if not probe.forwards or probe.forwards[-1].side_px >= FORWARD_SIDES_PX[-1]:
         return None
     why = _("held-out images are scored in smaller tiles, which changes scores along their seams")
-    return LeverSet(name="tile", value=str(probe.forwards[-1].side_px), why=why)
+    return LeverSet(name="tile", value=str(blended_step(probe.forwards[-1].side_px)), why=why)
 
 
 def _least_arena(work: Work) -> Bytes:

@@ -12,14 +12,13 @@ from torch import nn
 
 from caudal.core.units import Bytes
 from caudal.data.normalize import Normalization
-from caudal.data.readers import READERS
 from caudal.data.stream import Batch
 from caudal.memory.cost import Forward, line
 from caudal.memory.meters import PeakMeter
 from caudal.models.anomaly_map import Fitted, MapScores
 from caudal.runs import forwards
 from caudal.runs.pieces import Pieces
-from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
+from caudal.runs.rehearsal import decoding_bytes, load_what_scenes_load, scoring_bytes
 from caudal.runs.spec import RunSpec
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.work.normal_input import forwards_of, prepare_normal
@@ -48,10 +47,7 @@ class NormalRehearsal:
 
     def load(self) -> None:
         """See `Rehearsal.load`."""
-        from caudal.runs import loading, scoring  # noqa: F401 - a run has them loaded
-
-        for name in READERS.names():
-            READERS.get(name)
+        load_what_scenes_load()
 
     def make_task(self) -> Task:
         """See `Rehearsal.make_task`."""

@@ -12,7 +12,6 @@ from torch import nn
 
 from caudal.core.units import Bytes
 from caudal.data.normalize import Normalization
-from caudal.data.readers import READERS
 from caudal.data.stream import Batch
 from caudal.inference.forward import Forward as Infer
 from caudal.memory.cost import Forward, line
@@ -20,7 +19,7 @@ from caudal.memory.meters import PeakMeter, charged_bytes
 from caudal.models.fold import folded
 from caudal.runs import assemble, forwards
 from caudal.runs.pieces import Pieces
-from caudal.runs.rehearsal import decoding_bytes, scoring_bytes
+from caudal.runs.rehearsal import decoding_bytes, load_what_scenes_load, scoring_bytes
 from caudal.runs.spec import RunSpec
 from caudal.runs.tiling import validation_tiling
 from caudal.runs.work.scene_input import prepare_scenes
@@ -48,10 +47,7 @@ class SceneRehearsal:
 
     def load(self) -> None:
         """See `Rehearsal.load`."""
-        from caudal.runs import loading, scoring  # noqa: F401 - a run has them loaded
-
-        for name in READERS.names():
-            READERS.get(name)
+        load_what_scenes_load()
 
     def make_task(self) -> Task:
         """See `Rehearsal.make_task`."""
