@@ -57,15 +57,17 @@ def test_a_model_whose_weights_alone_pass_the_budget_is_refused_with_its_holders
 
 def test_activations_that_pass_the_budget_are_refused_by_a_trace(tiny_set: Path) -> None:
     spec = spec_of(tiny_set, "400MiB", width=128, depth=1, stem=1)
-    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"patch_px": 1024})})
+    large = {"data": spec.data.model_copy(update={"patch_px": 1024})}
+    spec = spec.model_copy(update=large | {"training": spec.training.model_copy(update={"batch": 2})})
     began = computed_seconds()
     with pytest.raises(DoesNotFit, match="activations and workspace"):
         caudal.plan(spec)
     assert computed_seconds() - began < _AT_ONCE_SECONDS
 
 
+@pytest.mark.parametrize(("ram_mib", "children"), [(165, 0), (180, 1)])
 def test_where_libraries_leave_no_room_nothing_is_measured_and_no_smaller_spec_tried(
-    tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_set: Path, monkeypatch: pytest.MonkeyPatch, ram_mib: int, children: int
 ) -> None:
     said: list[list[dict[str, Any]]] = []
 
@@ -76,10 +78,10 @@ def test_where_libraries_leave_no_room_nothing_is_measured_and_no_smaller_spec_t
     run = probe._run
     monkeypatch.setattr(probe, "_run", told)
     with pytest.raises(DoesNotFit, match="interpreter and libraries") as caught:
-        caudal.plan(spec_of(tiny_set, "165MiB", width=8, depth=2))
-    assert int(str(caught.value.facts["always"])) > 165 * MIB
-    ((reading, last),) = said
-    assert (reading, "error" in last) == ({"measures": "reading"}, True)
+        caudal.plan(spec_of(tiny_set, f"{ram_mib}MiB", width=8, depth=2))
+    assert int(str(caught.value.facts["always"])) > ram_mib * MIB
+    assert len(said) == children
+    assert all((one[0], "error" in one[1]) == ({"measures": "reading"}, True) for one in said)
 
 
 def test_nothing_is_refused_at_once_that_a_probe_finds_room_for(

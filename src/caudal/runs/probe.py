@@ -19,7 +19,7 @@ from caudal.core.units import Bytes
 from caudal.memory.cost import ProbeResult
 from caudal.memory.plan import Pool
 from caudal.memory.process import first_to_go
-from caudal.runs.refusal import LEAST_RAM
+from caudal.runs.refusal import LEAST_RAM, refuse_loaded
 from caudal.runs.spec import RunSpec
 
 TRAINING = {"measures": "training"}
@@ -54,11 +54,12 @@ def ask(request: ProbeRequest) -> ProbeResult:
     another one begins with what takes least, and what both measured is put together.
 
     Raises:
-        DoesNotFit: no child measured a step, or the budget is below what the interpreter takes.
+        DoesNotFit: no child measured a step, or the budget is below what is held before one is asked.
         CaudalError: as the child found.
     """
     if request.ram < LEAST_RAM:
         raise _too_small(request.ram, LEAST_RAM)
+    refuse_loaded(request.ram, LEAST_RAM, request.beside, request.least_arena, [])
     told = _run(request)
     if not request.thrifty and _ended_early(told, request.exact):
         told += _run(request.model_copy(update={"thrifty": True}))

@@ -1,7 +1,7 @@
 """Says no before anything is loaded, to what cannot fit whatever is done: by shapes alone.
 
-Runs in the probe's child, which has torch. What it refuses would be refused by the probe too, after seconds
-and with the memory taken.
+Mostly in the probe's child, which has torch. What is refused here would be refused by the probe too, after
+seconds and with the memory taken.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def candidates(reach_px: int, multiple_px: int, exact: bool) -> list[Tiling]:
 
 
 def blended_step(side_px: int) -> int:
-    """The step of the largest blended tiles of which a square of `side_px` holds one; cells of up to 32 px."""
+    """The step of the largest blended tiles of which a square of `side_px` holds one; cells to 32 px."""
     return next((core for core in BLENDED_PX if core + core // _OVERLAP <= side_px), BLENDED_PX[-1])
 
 
