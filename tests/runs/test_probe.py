@@ -144,10 +144,11 @@ def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
 
 
 @pytest.mark.parametrize(
-    ("budget", "smallest", "few"), [(130, True, True), (130, False, False), (145, True, False)]
+    ("budget", "smallest", "few"),
+    [(130, True, True), (130, False, False), (145, True, False), (None, True, False)],
 )
 def test_the_least_step_is_not_repeated_once_it_passes_its_room_by_all_that_may_leave(
-    budget: int, smallest: bool, few: bool
+    budget: int | None, smallest: bool, few: bool
 ) -> None:
     taken: list[int] = []
     batch = SimpleNamespace(size=1, nbytes=0)
@@ -164,7 +165,7 @@ def test_the_least_step_is_not_repeated_once_it_passes_its_room_by_all_that_may_
         left_by_scoring=0,
         device="cpu",
         batch=4,
-        ram=Bytes(budget),
+        ram=None if budget is None else Bytes(budget),
         _left_so_far=lambda: 0,
     )
     subject.room = lambda ram: Subject.room(subject, ram)

@@ -72,9 +72,10 @@ class Room:
 class Subject:
     """A model beside `imported` bytes of libraries; `held` of its `static` bytes are in this process.
 
-    `ram` is the budget of the host, `card` that of the device; `None` without one. `elsewhere` are the
-    seconds of an update whose optimizer state lies elsewhere, and the bytes that are held of it at a time;
-    zeros where not measured. `left_by_scoring` is what scoring left in this process before the first step.
+    `ram` is the budget of the host (`None` where what is measured counts for others, too), `card` that of the
+    device; `None` without one. `elsewhere` are the seconds of an update whose optimizer state lies elsewhere,
+    and the bytes that are held of it at a time; zeros where not measured. `left_by_scoring` is what scoring
+    left in this process before the first step.
     """
 
     rehearsal: Rehearsal
@@ -88,7 +89,7 @@ class Subject:
     imported: Bytes
     batch: int
     in_file: bool
-    ram: Bytes
+    ram: Bytes | None
     card: Bytes | None = None
     elsewhere: tuple[float, Bytes] = (0.0, Bytes(0))
     left_by_scoring: int = 0
@@ -133,7 +134,7 @@ class Subject:
             imported=imported,
             batch=max(request.exact),
             in_file=scratch is not None,
-            ram=request.ram,
+            ram=None if request.thrifty else request.ram,
             card=card,
             elsewhere=(_NO_TIME, at_once_bytes(list(model.parameters()))) if scratch else (0.0, Bytes(0)),
         )
@@ -227,7 +228,7 @@ class Subject:
 
     def _is_hopeless(self, ram: int) -> bool:
         """Whether a step's `ram` passes its room by more than the optimizer's state, which may leave."""
-        return ram > self.room(self.ram).ram + self.static["optimizer"]
+        return self.ram is not None and ram > self.room(self.ram).ram + self.static["optimizer"]
 
     def _left_so_far(self) -> int:
         """Bytes that steps of all sizes have left here so far; 0 before the first."""
