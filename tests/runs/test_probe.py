@@ -125,10 +125,19 @@ def test_a_child_that_finds_no_memory_ends_as_one_that_the_kernel_ended(
 
 
 @pytest.mark.parametrize(
-    ("slow_from", "measured"), [(1, [1, 4, 16]), (2, [1, 2, 4, 16]), (32, [1, 2, 4, 8, 16])]
+    ("slow_from", "room", "measured"),
+    [
+        (1, 1e9, [1, 4, 16]),
+        (2, 1e9, [1, 2, 4, 16]),
+        (32, 1e9, [1, 2, 4, 8, 16]),
+        (1, 3, [1, 2]),
+        (1, 9, [1, 4, 8]),
+        (1, 1, [1]),
+        (32, 9, [1, 2, 4, 8]),
+    ],
 )
-def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
-    slow_from: int, measured: list[int], monkeypatch: pytest.MonkeyPatch
+def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one_nor_the_last_that_fits(
+    slow_from: int, room: float, measured: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(probe_subject, "time", clock)
@@ -137,9 +146,9 @@ def test_where_steps_take_long_sizes_are_left_out_but_never_the_least_exact_one(
         clock.now += 60.0 * (size >= slow_from)
         return SINGLE.model_copy(update={"micro_batch": size, "ram": Bytes(size)})
 
-    subject: Any = SimpleNamespace(card=None, _step=step)
+    subject: Any = SimpleNamespace(_tried=step)
     meter: Any = None
-    found = Subject.steps(subject, (1, 2, 4, 8, 16), Room(1e9), meter, wanted=4)
+    found = Subject.steps(subject, (1, 2, 4, 8, 16), Room(room), meter, wanted=4)
     assert [one.micro_batch for one in found] == measured
 
 

@@ -170,25 +170,32 @@ class Subject:
         """Measure steps of growing micro-batches, as far as the room allows.
 
         Where one takes long, the next size is left out, if it is not the `wanted` one: the line through its
-        neighbours stands for it. Where a device has no room for a size, it says so by an error, and that is
-        the end.
+        neighbours stands for it, and where the larger of them does not fit, it is measured in its place.
         """
         measured: list[Step] = []
-        number = 0
-        while number < len(sizes) and not _would_not_fit(measured, sizes[number], room):
-            began = time.monotonic()
-            try:
-                with allocator.fresh():  # a run begins with this size, and not with what others left
-                    measured.append(self._step(sizes[number], meter, smallest=not measured))
-            except OutOfMemory:
-                if self.card is None:
-                    raise
-                self.stepper.optimizer.zero_grad()
-                return
-            yield measured[-1]
+        todo, left_out = list(sizes), list[int]()
+        while todo:
+            size, began = todo.pop(0), time.monotonic()
+            fits = not _would_not_fit(measured, size, room)
+            step = self._tried(size, meter, smallest=not measured) if fits else None
+            if step is None:
+                todo, left_out = left_out, []
+                continue
+            measured.append(step)
+            yield step
             long = time.monotonic() - began > _LONG_SECONDS
-            spared = long and number + 2 < len(sizes) and sizes[number + 1] != wanted
-            number += 2 if spared else 1
+            left_out = [todo.pop(0)] if long and len(todo) > 1 and todo[0] != wanted else []
+
+    def _tried(self, size: int, meter: PeakMeter, smallest: bool) -> Step | None:
+        """What a step takes, or `None` where the device has no room for it."""
+        try:
+            with allocator.fresh():  # a run begins with this size, and not with what others left
+                return self._step(size, meter, smallest)
+        except OutOfMemory:
+            if self.card is None:
+                raise
+            self.stepper.optimizer.zero_grad()
+            return None
 
     def _step(self, size: int, meter: PeakMeter, smallest: bool) -> Step:
         self.stepper.micro_batch = size
