@@ -86,12 +86,12 @@ def warm(warm_run: Callable[[Any], list[dict[str, Any]]]) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _one_processor(request: pytest.FixtureRequest) -> Iterator[None]:
     """Small computations beside each other, with a thread on every processor, wait for half of their time."""
-    if request.path.relative_to(Path(__file__).parent).parts[0] in _ALL_PROCESSORS:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if not worker or request.path.relative_to(Path(__file__).parent).parts[0] in _ALL_PROCESSORS:
         yield
         return
     allowed = os.sched_getaffinity(0)
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    os.sched_setaffinity(0, {sorted(allowed)[number % len(allowed)]})
+    os.sched_setaffinity(0, {sorted(allowed)[int(worker.removeprefix("gw")) % len(allowed)]})
     yield
     os.sched_setaffinity(0, allowed)
 

@@ -16,6 +16,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from socketserver import ForkingMixIn, StreamRequestHandler, UnixStreamServer
 from typing import Any
 
@@ -28,8 +29,9 @@ _ALIVE_FD = 0  # standard input: at its end, whoever asks is gone
 def warm_probes() -> Iterator[Any]:
     """A stand-in for `probe._run`."""
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/socket"
-        with subprocess.Popen([sys.executable, "-m", __name__, path], stdin=subprocess.PIPE) as starter:
+        path, root = f"{folder}/socket", Path(__file__).parents[1]
+        words = [sys.executable, "-m", __name__, path]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, cwd=root) as starter:
             assert starter.wait() == 0
             yield lambda request: _ask(path, request)
 
