@@ -17,25 +17,19 @@ from caudal.models.unfilled import unfilled
 
 transformers = pytest.importorskip("transformers")
 
+TOKENS = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "patch_size": 8,
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
     "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
-    "vit": {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 32,
-        "patch_size": 8,
-    },
-    "deit": {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 32,
-        "patch_size": 8,
-    },
+    "vit": TOKENS,
+    "deit": TOKENS,
     "swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "image_size": 32, "window_size": 4},
 }
 KINDS = sorted(OPTIONS)
